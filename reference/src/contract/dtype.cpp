@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mlstm/dtype.hpp"
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+namespace mlstm {
+namespace {
+
+constexpr std::array<std::pair<DType, std::string_view>, 5> kNames{{{DType::float64, "float64"},
+                                                                    {DType::float32, "float32"},
+                                                                    {DType::tfloat32, "tfloat32"},
+                                                                    {DType::float16, "float16"},
+                                                                    {DType::bfloat16, "bfloat16"}}};
+
+struct Format {
+  int precision;      // significand bits, the hidden one included
+  int min_exponent;   // exponent of the smallest normal number
+  int max_exponent;   // exponent of the largest number
+};
+
+constexpr Format format_of(DType dtype) {
+  switch (dtype) {
+    case DType::float64: return {53, -1022, 1023};
+    case DType::float32: return {24, -126, 127};
+    case DType::tfloat32: return {11, -126, 127};
+    case DType::float16: return {11, -14, 15};
+    case DType::bfloat16: return {8, -126, 127};
+  }
+  throw std::logic_error("format_of: unknown DType");
+}
+
+}  // namespace
+
+std::string_view to_string(DType dtype) {
+  for (const auto& [value, name] : kNames)
+    if (value == dtype) return name;
+  throw std::logic_error("to_string: unknown DType");
+}
+
+DType parse_dtype(std::string_view text, std::string_view argument) {
+  for (const auto& [value, name] : kNames)
+    if (name == text) return value;
+  throw std::invalid_argument(std::string(argument) + " is \"" + std::string(text) +
+                              "\"; expected float64, float32, tfloat32, float16 or bfloat16");
+}
+
+std::size_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::float64: return 8;
+    case DType::float32:
+    case DType::tfloat32: return 4;
+    case DType::float16:
+    case DType::bfloat16: return 2;
+  }
+  throw std::logic_error("size_of: unknown DType");
+}
+
+bool is_16_bit(DType dtype) { return size_of(dtype) == 2; }
+
+double unit_roundoff(DType dtype) { return std::ldexp(1.0, -format_of(dtype).precision); }
+
+DType state_dtype_of(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+// Integer arithmetic on the bits, so that no library or compiler option can change a result: the tail below the last
+// kept bit is compared with one half of it.
+double round_to(DType dtype, double value) {
+  const Format format = format_of(dtype);
+  if (format.precision == 53 || !std::isfinite(value) || value == 0.0) return value;
+  const auto bits = std::bit_cast<std::uint64_t>(value);
+  const std::uint64_t sign = bits & (std::uint64_t{1} << 63);
+  const int biased = static_cast<int>((bits >> 52) & 0x7ff);
+  if (biased == 0) return std::bit_cast<double>(sign);  // float64 subnormals are far below half of any step here
+  const int exponent = biased - 1023;
+  const std::uint64_t significand = (bits & ((std::uint64_t{1} << 52) - 1)) | (std::uint64_t{1} << 52);
+  int drop = 53 - format.precision;
+  if (exponent < format.min_exponent) drop += format.min_exponent - exponent;
+  if (drop > 54) return std::bit_cast<double>(sign);
+  const std::uint64_t half = std::uint64_t{1} << (drop - 1);
+  std::uint64_t kept = drop == 64 ? 0 : significand >> drop;
+  const std::uint64_t tail = significand & ((half << 1) - 1);
+  if (tail > half || (tail == half && (kept & 1))) ++kept;
+  const double magnitude = std::ldexp(static_cast<double>(kept), exponent - 52 + drop);
+  const double largest = std::ldexp(2.0 - std::ldexp(1.0, 1 - format.precision), format.max_exponent);
+  const double result = magnitude > largest ? std::numeric_limits<double>::infinity() : magnitude;
+  return sign != 0 ? -result : result;
+}
+
+bool is_representable(DType dtype, double value) { return std::isfinite(value) && round_to(dtype, value) == value; }
+
+}  // namespace mlstm
