@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// mlstm-case files (contract §5): HDF5 in and out.
+#pragma once
+
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "mlstm/verify/case.hpp"
+
+namespace mlstm::verify {
+
+/// A file that cannot be read or written, or does not hold what it should. The message is one line that names the
+/// file, the object in it, the value and what was expected.
+class FileError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Reads and validates a case. Throws FileError.
+Case read_case(const std::filesystem::path& path);
+
+/// Writes to a temporary name beside `path`, syncs, renames and syncs the directory: `path` holds the old or the new
+/// file, never a part. Throws FileError (or std::invalid_argument if the case is not valid).
+void write_case(const Case& c, const std::filesystem::path& path);
+
+/// All *.h5 files named by or below `paths`, sorted. Throws FileError for a path that does not exist.
+std::vector<std::filesystem::path> find_case_files(const std::vector<std::filesystem::path>& paths);
+
+/// Replaces `path` with `text` by the same temporary-name protocol as write_case. Throws FileError.
+void write_text_file(const std::filesystem::path& path, const std::string& text);
+
+/// Lower-case hexadecimal SHA-256 of a file's bytes / of a string. Throws FileError.
+std::string sha256_of_file(const std::filesystem::path& path);
+std::string sha256_of(std::string_view bytes);
+
+/// Writes `directory`/MANIFEST.sha256 in the format of sha256sum over all *.h5 files below it.
+void write_manifest(const std::filesystem::path& directory);
+
+/// If the file's directory, or one above it, has a MANIFEST.sha256 that lists it, the sum has to match; throws FileError
+/// otherwise. A file that no manifest lists passes: outside captures need none.
+void check_manifest(const std::filesystem::path& path);
+
+}  // namespace mlstm::verify

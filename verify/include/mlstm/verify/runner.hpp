@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a kernel variant on a case in host memory.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "mlstm/kernel.hpp"
+#include "mlstm/verify/case.hpp"
+
+namespace mlstm::verify {
+
+/// Whether this machine can run the variant now; the reason if not (no CUDA device, say).
+std::string unavailable(const Kernel& kernel);
+
+/// Runs forward and, if `convention` is given and the case has cotangents, backward. Converts to the problem's dtypes,
+/// poisons outputs, saved data and workspace with NaN, surrounds every buffer with red zones and checks them and the
+/// inputs afterwards, runs everything twice with two poison patterns and compares bitwise.
+/// Throws std::invalid_argument if the kernel does not support the problem; std::runtime_error naming the buffer for a
+/// write outside it, a damaged input, or a result that depends on the poison or differs from run to run.
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention);
+
+/// What the published interface of mLSTM kernels takes beside the tensors (contract §4), with its defaults.
+struct InterfaceOptions {
+  bool return_last_states = false;
+  double eps = 1e-6;
+  DType autocast_kernel_dtype = DType::float16;
+  std::int64_t chunk_size = 64;
+};
+
+struct InterfaceResult {
+  Array h;
+  std::optional<Array> c_last, n_last, m_last;
+};
+
+/// The interface every variant is reached through: casts inputs to autocast_kernel_dtype, runs the forward pass.
+/// q, k (B,NH,S,DHQK), v (B,NH,S,DHV), i, f (B,NH,S); states all or none. Gate exp, or sigmoid when the variant has only that.
+InterfaceResult mlstm_interface(const Kernel& kernel, const Array& q, const Array& k, const Array& v, const Array& i,
+                                const Array& f, const std::optional<Array>& c_initial = {},
+                                const std::optional<Array>& n_initial = {}, const std::optional<Array>& m_initial = {},
+                                const InterfaceOptions& options = {});
+
+}  // namespace mlstm::verify
