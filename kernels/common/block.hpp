@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block of n consecutive steps of one head as matrix products: the steps see each other through P and the past
+// through one state. The parallel variant is one block, the chunkwise variant a chain of blocks.
+//
+//   P = (s q kᵀ)∘D    l = Σ_j P_j + past∘(s q n)    numerator = P v + past∘(s q C)
+//   C' = past_n C + (D_n∘k)ᵀ v,  n' = past_n n + (D_n∘k)ᵀ 1         (D_n, past_n: last row)
+//
+// Rounded to the storage type, as operands of a matrix product: P, P/d, s dP∘D, the states C and dC, and the rows of k
+// and q that are scaled on their way into a state. All else, products included, is `Real`. dh is never divided by d
+// before a product: 1/d scales rows of the result, or P, which rounds once where dh/d would round twice.
+#pragma once
+
+#include "common/head.hpp"
+
+namespace mlstm::kernels {
+
+/// Inputs of a block: q, k (n,DHQK), v (n,DHV), decays, and the state before it.
+template <class Real>
+struct Block {
+  MatrixRef<Real> q, k, v;
+  const Decays<Real>& decays;
+  const State<Real>& before;
+  Real scale;
+};
+
+template <class Real>
+struct BlockOutput {
+  Matrix<Real> numerator;  ///< (n,DHV): d_t h_t
+  Vector<Real> l;          ///< (n)
+};
+
+template <class N>
+BlockOutput<RealOf<N>> block_forward(const Block<RealOf<N>>& block);
+
+/// The state after the block.
+template <class N>
+State<RealOf<N>> block_state(const Block<RealOf<N>>& block);
+
+/// dh (n,DHV); inverse = 1/d, gamma (n); after: cotangent of the state after the block.
+template <class N>
+StepGradients<RealOf<N>> block_backward(const Block<RealOf<N>>& block, MatrixRef<RealOf<N>> dh,
+                                        const Vector<RealOf<N>>& inverse, const Vector<RealOf<N>>& gamma,
+                                        const State<RealOf<N>>& after);
+
+}  // namespace mlstm::kernels

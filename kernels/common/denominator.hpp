@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The denominator d_t = max(|l_t|, exp(-m_t)) + eps of a row and the cotangents that belong to it.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "common/numeric.hpp"
+
+namespace mlstm::kernels {
+
+template <class Real>
+struct Denominator {
+  Real inverse = 1;  ///< 1 / d_t
+  Real sign = 0;     ///< sign(l_t) where |l_t| is the denominator, 0 where the floor is
+};
+
+/// l = s n_t.q_t, m = m_t (0 with the sigmoid gate, which makes the floor 1).
+template <class Real>
+Denominator<Real> denominator(const Problem& problem, Real l, Real m) {
+  if (!problem.normalized()) return {};
+  // For m < 0 numerator and denominator are scaled by exp(m): exp(-m) would overflow (float32: from m < -88).
+  const Real scale = std::exp(std::min(m, Real(0)));
+  const Real floor = std::exp(-std::max(m, Real(0)));
+  const Real magnitude = std::abs(l) * scale;
+  const Real inverse = scale / (std::max(magnitude, floor) + static_cast<Real>(problem.eps) * scale);
+  // d = 0 only where exp(-m) underflows; a finite inverse keeps 0 / 0 at 0.
+  Denominator<Real> out{std::min(inverse, std::numeric_limits<Real>::max()), 0};
+  if (magnitude >= floor) out.sign = static_cast<Real>((l > 0) - (l < 0));
+  return out;
+}
+
+/// Per-row scalars of a backward pass, each (S).
+template <class Real>
+struct RowCotangents {
+  Vector<Real> inverse;  ///< 1 / d_t
+  Vector<Real> gamma;    ///< cotangent of l_t (exact only)
+  Vector<Real> dm;       ///< cotangent of m_t that comes from h (exact only): -(dh_t.h_t) eps / d_t
+};
+
+/// l, m: (S). dh_h: dh_t.h_t (S), not read in the detached convention.
+template <class Real>
+RowCotangents<Real> row_cotangents(const Problem& problem, Convention convention, const Vector<Real>& l,
+                                   const Vector<Real>& m, const Vector<Real>& dh_h) {
+  const Index S = l.size();
+  RowCotangents<Real> rows{Vector<Real>(S), Vector<Real>::Zero(S), Vector<Real>::Zero(S)};
+  for (Index t = 0; t < S; ++t) {
+    const Denominator<Real> d = denominator(problem, l[t], m[t]);
+    rows.inverse[t] = d.inverse;
+    if (convention == Convention::detached || !problem.normalized()) continue;
+    const Real dd = -dh_h[t] * d.inverse;
+    rows.gamma[t] = d.sign * dd;
+    if (problem.has_m()) rows.dm[t] = dd * static_cast<Real>(problem.eps);
+  }
+  return rows;
+}
+
+}  // namespace mlstm::kernels
