@@ -10,17 +10,22 @@ namespace mlstm::verify {
 
 /// Precision of the computation that is judged; bounds follow it.
 struct Precision {
-  DType storage = DType::float32;   ///< inputs and outputs
-  DType operand = DType::float32;   ///< what matrix products read
-  DType state = DType::float32;     ///< what chunk states are kept in
-  std::int64_t window = 64;         ///< steps after which sums of gates restart: 1 recurrent, L chunkwise, S parallel
+  DType storage = DType::float32;  ///< inputs and outputs
+  DType operand = DType::float32;  ///< what matrix products read
+  DType state = DType::float32;    ///< what chunk states and last states are kept in
+  DType saved = DType::float32;    ///< what m and d are saved in for the backward pass
+  std::int64_t window = 64;        ///< steps after which sums of gates restart: 1 recurrent, L chunkwise, S parallel
 };
 
-/// What `c` was computed with, by its dtype, its chunk size and what /kernel declares.
+/// What `c` was computed with: its dtype, its chunk size and what /kernel declares (module by the variant's key,
+/// operand_dtype, state_dtype, and the attribute `saved_dtype`, without which m and d count as saved in the dtype).
 Precision precision_of(const Case& c);
 
 /// Bounds by tensor: "h", "c_last", ..., "exact/q", ..., "detached/m_initial"; calibrated: an honest kernel of this
-/// precision stays at or below 1. `reference` must hold both gradients if the case has cotangents.
-TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Precision& precision);
+/// precision stays at or below them. "exact/f" holds for a df summed from rounded q.dq - k.dk, "exact/f_straddling"
+/// for one summed from unrounded terms over straddling pairs. "exact/open_rows" (B,NH) counts the rows in which both
+/// one-sided gradients are accepted (denominator branch or arg max closer than the forward error); likewise detached.
+/// `reference` must hold both gradients if the case has cotangents.
+TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Precision& precision, int threads = 0);
 
 }  // namespace mlstm::verify

@@ -24,6 +24,9 @@ struct Item {
   std::optional<double> error_ratio, max_abs_error, rel_frobenius;  ///< absent: not computed; may be infinite
   std::vector<std::int64_t> worst_index;
   std::string repro, note;
+  /// Wrong answers that the bound could not tell from the right one in this tensor: of "zero", "constant", "negated",
+  /// "doubled" and "shifted" (by one time step) those that differ from the reference and would still pass.
+  std::vector<std::string> hides;
 };
 
 struct JudgeOptions {
@@ -32,8 +35,24 @@ struct JudgeOptions {
   bool require_all = false;               ///< an absent output or gradient is a FAIL
 };
 
+/// Largest error of `values` against `reference` over `bound`, element by element.
+struct Comparison {
+  double error_ratio = 0, max_abs_error = 0, rel_frobenius = 0;  ///< infinite for NaN or Inf where the reference is finite
+  std::size_t worst = 0;            ///< flat index of the largest error_ratio
+  bool bound_usable = true;         ///< false if some bound is not finite: then nothing can be said
+};
+
+/// Compares tensors of equal shape. An element that is infinite in `reference`, or becomes so when it is rounded to
+/// `storage`, has to be the same infinity in `values`. NaN is never right.
+Comparison compare(const Array& values, const Array& reference, const Array& bound, DType storage);
+
+/// The wrong answers of Item::hides for one tensor. Axis 2 is time if `has_time_axis`.
+std::vector<std::string> hidden_wrong_answers(const Array& reference, const Array& bound, bool has_time_axis);
+
 /// Judges everything in `c.kernel` against `reference` (which has gradients if the case has cotangents): outputs, last
 /// states and gradients. Never throws for wrong numbers; one item per tensor, in contract order.
+/// The note says `trivial` where a tensor of zeros would pass, and `zero by definition` where it is right; which of the
+/// two bounds df meets; and under which other convention a failing gradient would pass.
 std::vector<Item> judge(const Case& c, const ReferenceData& reference, const JudgeOptions& options = {});
 
 }  // namespace mlstm::verify

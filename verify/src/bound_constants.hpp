@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one table of calibrated constants: the bound of a tensor is c times the raw bound of the model. An honest kernel
+// stays at or below 1; how the values were found: verify/BOUNDS.md.
+#pragma once
+
+#include <string_view>
+
+#include "mlstm/dtype.hpp"
+
+namespace mlstm::verify {
+
+struct BoundConstants {
+  double h, c_last, n_last, m_last;          // outputs
+  double q, k, v, i, f;                      // gradients
+  double c_initial, n_initial, m_initial;    // gradients of the initial state
+};
+
+constexpr BoundConstants bound_constants(DType operand) {
+  //                                  h  c_l n_l m_l   dq dk dv  di   df    dc dn dm
+  switch (operand) {
+    case DType::float64: return      {3, 3,  3,  1,    3, 3, 3,  2.5, 2.5,  3, 3, 3};
+    case DType::float32: return      {3, 3,  3,  1,    3, 3, 3,  2.5, 2.5,  3, 3, 3};
+    case DType::tfloat32: return     {3, 3,  3,  1,    3, 3, 3,  2.5, 2.5,  3, 3, 3};
+    case DType::float16: return      {3, 3,  3,  1,    3, 3, 3,  2.5, 2.5,  3, 3, 3};
+    case DType::bfloat16: return     {3, 3,  3,  1,    3, 3, 3,  2.5, 2.5,  3, 3, 3};
+  }
+  return {};
+}
+
+}  // namespace mlstm::verify

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Error bounds of one head. The model is derived in verify/BOUNDS.md; names here are the names there.
+#pragma once
+
+#include <cstdint>
+
+#include "mlstm/problem.hpp"
+#include "mlstm/tensors.hpp"
+
+namespace mlstm::verify {
+
+/// Unit roundoffs of the computation that is judged.
+struct Roundoffs {
+  double operand;      ///< u: operands of matrix products
+  double output;       ///< u_o: stored outputs and gradients
+  double saved;        ///< u_s: m and d as saved for the backward pass
+  double state;        ///< u_state: chunk states and last states
+  double accumulator;  ///< u_a: sums, gates, exponents
+  double step;         ///< eta: smallest step of an operand near 0
+};
+
+/// Raw (c = 1) bounds of the gradients of one convention; row-major, shapes of the inputs. Null: not wanted.
+struct GradientBounds : Gradients<double> {
+  double* f_straddling = nullptr;  ///< (S): df from unrounded terms, summed over straddling pairs only
+  double* open_rows = nullptr;      ///< rows whose arg max or denominator branch is closer than the forward error
+};
+
+/// One head: sizes, conventions, values. States and cotangents may be null.
+struct HeadProblem {
+  std::int64_t S, DHQK, DHV;
+  Gate gate;
+  bool normalize;
+  double eps;
+  StabilizerInit stabilizer_init;
+  std::int64_t window;  ///< W: steps after which sums of gates restart
+  std::int64_t chunk;   ///< rows between two uses of a rounded state
+  Roundoffs u;
+  Inputs<double> in;
+  Outputs<double> out;  ///< reference values, read only
+  Cotangents<double> cotangents;
+  Gradients<double> exact, detached;  ///< reference values, read only
+};
+
+struct HeadBounds {
+  Outputs<double> out;
+  GradientBounds exact, detached;
+};
+
+/// Writes the raw bounds of one head. O(S (DHQK + DHV)^2) work, O(S (DHQK + DHV + chunk) + S / chunk * (DHQK + DHV)^2)
+/// memory. Gradients are bounded if cotangents.h is given.
+void head_bounds(const HeadProblem& problem, const HeadBounds& bounds);
+
+}  // namespace mlstm::verify
