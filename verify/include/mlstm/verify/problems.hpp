@@ -55,7 +55,7 @@ struct Selection {
   std::optional<std::uint64_t> seed;         ///< replaces the suite's seeds
 };
 
-/// "smoke" (seconds), "standard" (minutes) or "full". Throws std::invalid_argument for another name or an unknown regime.
+/// "smoke" (seconds), "standard" (minutes), "full", or "golden" (small enough for extended precision). Throws std::invalid_argument for another name or an unknown regime.
 std::vector<ProblemSpec> suite(std::string_view name, const Selection& = {});
 
 }  // namespace mlstm::verify

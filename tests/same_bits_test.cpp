@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: end_to_end
+#include <boost/test/unit_test.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kFolder = fs::path(MLSTM_BINARY_DIR) / "same_bits";
+
+bool runs(const std::string& command) { return std::system((command + " > /dev/null 2>&1").c_str()) == 0; }
+
+/// What the generator prints when it is compiled like this; empty if it does not compile or run.
+std::string output_of(const std::string& compiler, const std::string& flags) {
+  const std::string source = fs::path(MLSTM_SOURCE_DIR) / "tests/same_bits_program.cpp";
+  const std::string include = fs::path(MLSTM_SOURCE_DIR) / "reference/include";
+  const fs::path program = kFolder / "program", output = kFolder / "output";
+  fs::remove(output);
+  const std::string command = compiler + " -std=c++20 -ffp-contract=off " + flags + " -I'" + include + "' '" + source +
+                              "' -o '" + program.string() + "' && '" + program.string() + "' > '" + output.string() +
+                              "'";
+  if (std::system(command.c_str()) != 0) return {};
+  std::ifstream stream(output);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(problems_are_the_same_bits_with_gcc_and_clang_unoptimised_and_optimised_with_and_without_fma) {
+  fs::create_directories(kFolder);
+  const std::string expected = output_of("g++", "-O0");
+  BOOST_TEST_REQUIRE(expected.size() > 1000u);
+  std::string optimised = "-O3";
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("fma")) optimised += " -march=x86-64-v3";  // with instructions that could contract
+#endif
+  BOOST_TEST(output_of("g++", optimised) == expected);
+  if (runs("clang++ --version")) {
+    BOOST_TEST(output_of("clang++", "-O0") == expected);
+    BOOST_TEST(output_of("clang++", optimised) == expected);
+  } else {
+    BOOST_TEST_MESSAGE("SKIPPED: clang++ is not installed; its bits were not compared");
+  }
+}
