@@ -94,6 +94,17 @@ struct StepGradients {
   Vector<Real> d_log_i, d_log_f;  ///< (n)
   State<Real> before;             ///< cotangent of the state before the first step
   Real after_product = 0;         ///< <dC, C> + <dn, n> after the last step
+
+  /// Room for the gradients of all steps of a head.
+  static StepGradients of(const Shape& shape) {
+    return {Matrix<Real>(shape.S, shape.DHQK),
+            Matrix<Real>(shape.S, shape.DHQK),
+            Matrix<Real>(shape.S, shape.DHV),
+            Vector<Real>(shape.S),
+            Vector<Real>(shape.S),
+            {},
+            0};
+  }
 };
 
 /// Adds the stabiliser's part to the gradients of all S steps and stores everything.

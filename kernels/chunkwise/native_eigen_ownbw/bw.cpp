@@ -15,13 +15,7 @@ void backward_head(N, const Problem& problem, const BackwardArgs& args, std::int
   const Saved<Real> saved(args.saved, shape, chunks, head);
   const HeadCotangents<Real> given = load_cotangents<N>(problem, args, head, Vector<Real>(saved.l()), in.gates.m);
 
-  StepGradients<Real> gradients{Matrix<Real>(shape.S, shape.DHQK),
-                                Matrix<Real>(shape.S, shape.DHQK),
-                                Matrix<Real>(shape.S, shape.DHV),
-                                Vector<Real>(shape.S),
-                                Vector<Real>(shape.S),
-                                {},
-                                0};
+  auto gradients = StepGradients<Real>::of(shape);
   State<Real> d_state = given.last;
   for (Index chunk = chunks - 1; chunk >= 0; --chunk) {
     const Index begin = chunk * L, n = std::min(L, shape.S - begin);

@@ -12,7 +12,7 @@ class Variant : public Kernel {
     static const VariantInfo info = [] {
       VariantInfo about = eigen_variant(Module::parallel, "native_eigen_ownbw",
                                         "CPU baseline: Eigen matrix products over materialised S x S matrices");
-      about.S.max = 8192;  // 512 MiB per float64 S x S matrix
+      about.S.max = 4096;  // six float64 S x S matrices: 768 MiB per head at work
       return about;
     }();
     return info;
