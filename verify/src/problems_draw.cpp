@@ -98,6 +98,7 @@ Drawn draw(const DrawRequest& request) {
     if (name != "q") drawing.round(values, name);
   for (auto& [name, values] : drawing.cotangents()) drawing.round(values, name);
   if (recipe.steer_q != nullptr) recipe.steer_q(drawing);
+  if (request.problem.dtype == DType::float16 && request.problem.normalized()) keep_denominators_wide(drawing);
   drawing.round(drawing.input("q"), "q");
   return {std::move(drawing.inputs()), std::move(drawing.cotangents())};
 }

@@ -67,6 +67,10 @@ struct Recipe {
 /// All regimes in their fixed order.
 const std::vector<Recipe>& recipes();
 
+/// Moves q along n where |n.q| is below an eighth of its usual size and above the floor. Exact gradients grow with the
+/// inverse square of the denominator, and would leave the range of float16 in such rows.
+void keep_denominators_wide(Drawing& drawing);
+
 /// Inputs and cotangents (keyed by the output's name) of the request. Throws std::invalid_argument for an unknown
 /// regime.
 struct Drawn {

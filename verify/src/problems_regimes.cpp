@@ -192,6 +192,18 @@ void denominator_zero(Drawing& drawing) {
 
 }  // namespace
 
+void keep_denominators_wide(Drawing& drawing) {
+  for_each_normaliser(drawing, [&](double* q, const std::vector<double>& n, const Cell&) {
+    const double nn = dot(n.data(), n), l = dot(q, n);
+    double qq = 0;
+    for (std::size_t a = 0; a < n.size(); ++a) qq += q[a] * q[a];
+    const double least = std::sqrt(qq * nn / static_cast<double>(n.size())) / 8;
+    if (nn == 0 || std::max(std::abs(l), 1.0) >= least) return;
+    const double shift = ((l < 0 ? -least : least) - l) / nn;
+    for (std::size_t a = 0; a < n.size(); ++a) q[a] += shift * n[a];
+  });
+}
+
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all{
       {"standard",
