@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parallel form of a stretch of steps with a state entering and a state leaving. The parallel formulation is one
+// such block, the chunkwise formulation a chain of them. Rows t and columns j count from 0 inside the block:
+//   logD_tj = sum_{r=j+1..t} lf_r + li_j (j <= t)     b_t = sum_{r=0..t} lf_r
+//   D_tj = exp(logD_tj - m_t)    carried_t = exp(b_t + m_entering - m_t)    P = (s q k^T) o D
+//   u = P v + s carried o (q C)  l = P 1 + s carried o (q n)
+//   C' = carried_last C + (k o D_last)^T v,  n' likewise
+#pragma once
+
+#include "mlstm/reference/gradients.hpp"
+
+namespace mlstm::reference {
+
+template <class T>
+struct Block {
+  Index first = 0, n = 0;
+  Matrix<T> D;        ///< lower triangle; first the logarithm, then the factors
+  Vector<T> carried;  ///< factor of the entering state in row t; first the logarithm b_t
+  Matrix<T> P;
+};
+
+/// Sets D and carried to their logarithms. Sums run forward along a column: a difference of long sums would lose the
+/// small ones next to gates of -1e4.
+template <class T>
+void log_gates(const Forward<T>& fw, Index first, Index n, Block<T>& block) {
+  block.first = first;
+  block.n = n;
+  block.D.setZero(n, n);
+  block.carried.resize(n);
+  Vector<T> sums = Vector<T>::Zero(n);
+  T b = T(0.0);
+  for (Index t = 0; t < n; ++t) {
+    const T lf = fw.lf(first + t);
+    b += lf;
+    block.carried(t) = b;
+    for (Index j = 0; j < t; ++j) {
+      sums(j) += lf;
+      block.D(t, j) = sums(j) + fw.li(first + j);
+    }
+    block.D(t, t) = fw.li(first + t);
+  }
+}
+
+/// From logarithms to factors, with the m of `fw`, and P.
+template <class T>
+void gate_products(const Head<T>& head, const Forward<T>& fw, Block<T>& block) {
+  using std::exp;
+  const Index first = block.first, n = block.n;
+  const T m_entering = fw.m(first);
+  block.P.resize(n, n);
+  set_product(block.P, head.q.middleRows(first, n), head.k.middleRows(first, n).transpose());
+  for (Index t = 0; t < n; ++t) {
+    const T m = fw.m(first + t + 1);
+    block.carried(t) = exp(T(block.carried(t) + m_entering - m));
+    for (Index j = 0; j <= t; ++j) {
+      block.D(t, j) = exp(T(block.D(t, j) - m));
+      block.P(t, j) *= head.s * block.D(t, j);
+    }
+    for (Index j = t + 1; j < n; ++j) block.P(t, j) = T(0.0);
+  }
+}
+
+/// l and h of the rows of the block.
+template <class T>
+void block_outputs(const Head<T>& head, const Block<T>& block, const State<T>& entering, const Frozen<T>* frozen,
+                   Forward<T>& fw) {
+  const Index first = block.first, n = block.n;
+  const auto q = head.q.middleRows(first, n);
+  auto u = fw.h.middleRows(first, n);
+  set_product(u, q, entering.C);
+  Vector<T> qn(n);
+  set_product(qn, q, entering.n);
+  for (Index t = 0; t < n; ++t) {
+    const T factor = head.s * block.carried(t);
+    u.row(t) *= factor;
+    fw.l(first + t) = block.P.row(t).head(t + 1).sum() + factor * qn(t);
+  }
+  add_product(u, block.P, head.v.middleRows(first, n));
+  normalize_rows(head, fw, frozen, first, n);
+}
+
+/// The state after the block.
+template <class T>
+void block_state(const Head<T>& head, const Block<T>& block, const State<T>& entering, State<T>& leaving) {
+  const Index n = block.n;
+  const T carried = block.carried(n - 1);
+  const Matrix<T> weighted_k = block.D.row(n - 1).asDiagonal() * head.k.middleRows(block.first, n);
+  leaving.C.resize(entering.C.rows(), entering.C.cols());
+  set_product(leaving.C, weighted_k.transpose(), head.v.middleRows(block.first, n));
+  leaving.C += carried * entering.C;
+  leaving.n = weighted_k.colwise().sum().transpose() + carried * entering.n;
+}
+
+/// Gradient of lf from pairs inside the block: out_r += sum_{t >= r} sum_{j < r} G_tj.
+template <class T>
+void add_straddling_pairs(Matrix<T>& G, Eigen::Ref<Vector<T>> out) {
+  const Index n = G.rows();
+  for (Index t = n - 2; t >= 0; --t) G.row(t).head(t + 1) += G.row(t + 1).head(t + 1);
+  for (Index r = 1; r < n; ++r) out(r) += G.row(r).head(r).sum();
+}
+
+/// Adds the block's part to `gradients`; its running cotangents are of the leaving state on entry and of the
+/// entering state on exit.
+template <class T>
+void block_backward(const Head<T>& head, const Block<T>& block, const State<T>& entering, HeadGradients<T>& gradients) {
+  const Index first = block.first, n = block.n;
+  const auto q = head.q.middleRows(first, n), k = head.k.middleRows(first, n);
+  const auto v = head.v.middleRows(first, n), g = gradients.g.middleRows(first, n);
+  const T carried_last = block.carried(n - 1);
+  const Vector<T> s_carried = head.s * block.carried, D_last = block.D.row(n - 1).transpose();
+  Matrix<T>& dC = gradients.dC;
+
+  auto dv = gradients.dv.middleRows(first, n);
+  set_product(dv, k, dC);
+  for (Index j = 0; j < n; ++j) dv.row(j) *= D_last(j);
+  add_product(dv, block.P.transpose(), g);
+
+  Matrix<T> dP(n, n), gC(n, k.cols()), v_dC(n, k.cols()), dS(n, n), G(n, n);
+  set_product(dP, g, v.transpose());
+  set_product(gC, g, entering.C.transpose());
+  set_product(v_dC, v, dC.transpose());
+  const T through_C = dC.cwiseProduct(entering.C).sum();
+
+  for (ConventionGradients<T>& c : gradients.conventions) {
+    const auto gamma = c.gamma.segment(first, n);
+    auto dq = c.dq.middleRows(first, n), dk = c.dk.middleRows(first, n);
+    Vector<T> dq_entering(n), dk_leaving(n);  // <q_t, dq_t> and <k_j, dk_j> of the parts that cross the block's border
+    for (Index t = 0; t < n; ++t) {
+      dq.row(t) = s_carried(t) * (gC.row(t) + gamma(t) * entering.n.transpose());
+      dk.row(t) = D_last(t) * (v_dC.row(t) + c.dn.transpose());
+      dq_entering(t) = dq.row(t).cwiseProduct(q.row(t)).sum();
+      dk_leaving(t) = dk.row(t).cwiseProduct(k.row(t)).sum();
+      for (Index j = 0; j < n; ++j) {
+        const T dP_tj = dP(t, j) + gamma(t);
+        dS(t, j) = j <= t ? T(head.s * dP_tj * block.D(t, j)) : T(0.0);
+        G(t, j) = j <= t ? T(dP_tj * block.P(t, j)) : T(0.0);
+      }
+    }
+    add_product(dq, dS, k);
+    add_product(dk, dS.transpose(), q);
+    for (Index j = 0; j < n; ++j) c.di(first + j) = dk.row(j).cwiseProduct(k.row(j)).sum();
+
+    auto dlf = c.dlf.segment(first, n);
+    add_straddling_pairs<T>(G, dlf);
+    T after = T(0.0), before = carried_last * (through_C + dot<T>(c.dn, entering.n));
+    for (Index t = n - 1; t >= 0; --t) dlf(t) += (after += dq_entering(t));
+    for (Index t = 0; t < n; ++t) {
+      dlf(t) += before;
+      before += dk_leaving(t);
+    }
+    c.dn *= carried_last;
+    for (Index t = 0; t < n; ++t) c.dn += s_carried(t) * gamma(t) * q.row(t).transpose();
+  }
+  const Matrix<T> weighted_q = s_carried.asDiagonal() * q;
+  dC *= carried_last;
+  add_product(dC, weighted_q.transpose(), g);
+}
+
+}  // namespace mlstm::reference

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mlstm/reference/evaluate_head.hpp"
+
+#include "mlstm/reference/hot.hpp"
+
+namespace mlstm::reference::hot {
+
+bool evaluate_head(const HeadProblem& problem, const Inputs<double>& inputs, const HeadRequest<double>& request) {
+  return reference::evaluate_head<double>(problem, inputs, request);
+}
+
+}  // namespace mlstm::reference::hot
