@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: unit
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "mlstm/verify/problems.hpp"
+#include "mlstm/verify/runner.hpp"
+
+using namespace mlstm;
+using namespace mlstm::verify;
+
+namespace {
+
+/// What a fake variant does besides copying: called at the end of forward and of backward.
+struct Misdeeds {
+  std::function<void(const Problem&, const ForwardArgs&)> forward;
+  std::function<void(const Problem&, const BackwardArgs&)> backward;
+};
+
+/// Not an mLSTM: h = v, last states = initial states or 0, dv = dh, all other gradients 0. Saves one byte.
+class FakeKernel : public Kernel {
+ public:
+  explicit FakeKernel(Misdeeds misdeeds = {}) : misdeeds_(std::move(misdeeds)) {
+    info_.module = Module::chunkwise;
+    info_.name = "native_eigen_ownbw";
+    info_.dtypes = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
+    info_.gates = {Gate::exp};
+    info_.gradient_conventions = {Convention::detached};
+    info_.stabilizer_init = {StabilizerInit::neg_inf};
+    info_.operand_dtype = DType::tfloat32;
+    info_.initial_states = info_.last_states = true;
+  }
+
+  VariantInfo& change() { return info_; }
+  const VariantInfo& info() const override { return info_; }
+  std::size_t saved_size(const Problem&) const override { return 1; }
+  std::size_t workspace_size(const Problem&, bool backward) const override { return backward ? 24 : 8; }
+
+  void forward(const Problem& problem, const ForwardArgs& args) const override {
+    const auto bytes = [&](const char* tensor) {
+      return static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem));
+    };
+    const auto copy_or_clear = [&](void* to, const void* from, const char* tensor) {
+      if (to == nullptr) return;
+      from != nullptr ? std::memcpy(to, from, bytes(tensor)) : std::memset(to, 0, bytes(tensor));
+    };
+    std::memcpy(args.h, args.v, bytes("v"));
+    copy_or_clear(args.c_last, args.c_initial, "c_last");
+    copy_or_clear(args.n_last, args.n_initial, "n_last");
+    copy_or_clear(args.m_last, args.m_initial, "m_last");
+    if (args.saved != nullptr) std::memset(args.saved, 7, 1);
+    std::memset(args.workspace, 9, 8);
+    if (misdeeds_.forward) misdeeds_.forward(problem, args);
+  }
+
+  void backward(const Problem& problem, const BackwardArgs& args) const override {
+    const std::pair<void*, const char*> gradients[] = {{args.dq, "q"},
+                                                  {args.dk, "k"},
+                                                  {args.di, "i"},
+                                                  {args.df, "f"},
+                                                  {args.dv, "v"},
+                                                  {args.dc_initial, "c_initial"},
+                                                  {args.dn_initial, "n_initial"},
+                                                  {args.dm_initial, "m_initial"}};
+    for (const auto& [gradient, tensor] : gradients) {
+      if (gradient == nullptr) continue;
+      const std::size_t bytes =
+          static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem));
+      std::memset(gradient, 0, bytes);
+    }
+    const auto size = static_cast<std::size_t>(size_of("v", problem.shape)) * size_of(problem.dtype);
+    if (args.dh != nullptr) std::memcpy(args.dv, args.dh, size);
+    std::memset(args.workspace, 9, 24);
+    if (misdeeds_.backward) misdeeds_.backward(problem, args);
+  }
+
+ private:
+  VariantInfo info_;
+  Misdeeds misdeeds_;
+};
+
+Case small_case(const std::string& more = "") {
+  return make_case(
+      parse_spec("regime=standard,B=2,NH=1,S=3,DHQK=2,DHV=4,L=2,stabilizer_init=neg_inf,initial_states=1" + more));
+}
+
+/// What run_kernel says about a kernel that misbehaves on float32.
+std::string complaint(const Misdeeds& misdeeds) {
+  try {
+    run_kernel(FakeKernel(misdeeds), small_case(",dtype=float32"), Convention::detached);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "none";
+}
+
+std::string refusal(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "none";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+float* floats(void* address) { return static_cast<float*>(address); }
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(an_honest_kernel_gives_its_results_in_every_dtype) {
+  for (const std::string dtype : {"float64", "float32", "bfloat16", "float16"}) {
+    const Case c = small_case(",dtype=" + dtype);
+    const KernelData data = run_kernel(FakeKernel(), c, Convention::detached);
+    BOOST_TEST(data.variant == "chunkwise--native_eigen_ownbw");
+    BOOST_TEST((data.convention == Convention::detached));
+    BOOST_TEST((data.operand_dtype == DType::tfloat32));
+    BOOST_TEST(!data.state_dtype.has_value());
+    BOOST_TEST(std::get<std::string>(data.attributes.at("device")) == "cpu");
+    BOOST_TEST((data.outputs.at("h") == c.inputs.at("v")), dtype);
+    BOOST_TEST((data.outputs.at("c_last") == c.inputs.at("c_initial")), dtype);
+    BOOST_TEST((data.outputs.at("m_last") == c.inputs.at("m_initial")), dtype);
+    BOOST_TEST((data.gradients.at("v") == c.cotangents.at("h")), dtype);
+    BOOST_TEST(data.outputs.size() == 4u);
+    BOOST_TEST(data.gradients.size() == 8u);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(without_a_convention_or_cotangents_there_is_no_backward_pass) {
+  const auto throws = [](const Problem&, const BackwardArgs&) { throw std::runtime_error("backward was called"); };
+  const auto keeps = [](const Problem&, const ForwardArgs& args) {
+    if (args.saved != nullptr) throw std::runtime_error("saved was given");
+  };
+  const FakeKernel kernel({keeps, throws});
+  BOOST_TEST(run_kernel(kernel, small_case(), std::nullopt).gradients.empty());
+  const KernelData data = run_kernel(kernel, small_case(",cotangents=0"), Convention::detached);
+  BOOST_TEST(data.gradients.empty());
+  BOOST_TEST(!data.convention.has_value());
+}
+
+BOOST_AUTO_TEST_CASE(a_nan_result_is_returned_and_not_taken_for_poison) {
+  const FakeKernel kernel({[](const Problem&, const ForwardArgs& args) {
+                             static_cast<double*>(args.h)[1] = std::numeric_limits<double>::quiet_NaN();
+                           },
+                           {}});
+  BOOST_TEST(std::isnan(run_kernel(kernel, small_case(), std::nullopt).outputs.at("h").data()[1]));
+}
+
+BOOST_AUTO_TEST_CASE(one_element_past_the_end_of_a_buffer_is_caught) {
+  BOOST_TEST(complaint({}) == "none");
+  BOOST_TEST(complaint({[](const Problem& p, const ForwardArgs& args) { floats(args.h)[size_of("h", p.shape)] = 0; },
+                        {}}) == "chunkwise--native_eigen_ownbw: h was written past its end: byte 96 of 96");
+  BOOST_TEST(contains(complaint({{}, [](const Problem&, const BackwardArgs& args) { floats(args.df)[-1] = 0; }}),
+                      "df was written before its start: byte -1 of"));
+  BOOST_TEST(contains(
+      complaint({[](const Problem&, const ForwardArgs& args) { static_cast<char*>(args.workspace)[8] = 0; }, {}}),
+      "workspace of forward was written past its end"));
+  BOOST_TEST(contains(complaint({{},
+                                 [](const Problem& p, const BackwardArgs& args) {
+                                   floats(args.dm_initial)[size_of("m_initial", p.shape)] = 0;
+                                 }}),
+                      "dm_initial was written past its end"));
+}
+
+BOOST_AUTO_TEST_CASE(a_damaged_input_is_caught) {
+  BOOST_TEST(contains(
+      complaint({[](const Problem&, const ForwardArgs& args) { floats(const_cast<void*>(args.k))[5] *= 2; }, {}}),
+      "k was changed"));
+  const auto in_backward = [](auto member) {
+    return complaint({{}, [member](const Problem&, const BackwardArgs& args) {
+                        ++*static_cast<unsigned char*>(const_cast<void*>(args.*member));
+                      }});
+  };
+  BOOST_TEST(contains(in_backward(&BackwardArgs::h), "h was changed"));
+  BOOST_TEST(contains(in_backward(&BackwardArgs::saved), "saved was changed"));
+  BOOST_TEST(contains(in_backward(&BackwardArgs::dh), "cotangent of h was changed"));
+  BOOST_TEST(contains(in_backward(&BackwardArgs::m_initial), "m_initial was changed"));
+}
+
+BOOST_AUTO_TEST_CASE(an_unwritten_output_element_is_caught) {
+  float before = 0;
+  // puts back what the buffer held before the copy: the poison, which the neighbouring red zone shows
+  const auto leave = [&](void* buffer, std::int64_t index) {
+    std::memcpy(&before, floats(buffer) - 1, sizeof before);
+    floats(buffer)[index] = before;
+  };
+  BOOST_TEST(contains(complaint({[&](const Problem&, const ForwardArgs& args) { leave(args.h, 23); }, {}}),
+                      "h[1,0,2,3] was not written"));
+  BOOST_TEST(contains(complaint({{}, [&](const Problem&, const BackwardArgs& args) { leave(args.dq, 2); }}),
+                      "dq[0,0,1,0] was not written"));
+}
+
+BOOST_AUTO_TEST_CASE(a_result_that_depends_on_uninitialised_memory_is_caught) {
+  const auto depends = [](const Misdeeds& misdeeds) {
+    return contains(complaint(misdeeds), "depends on memory that was not initialised");
+  };
+  const auto red_zone = [](const Problem& p, const ForwardArgs& args) {
+    floats(args.h)[0] += static_cast<const float*>(args.q)[size_of("q", p.shape)];
+  };
+  BOOST_TEST(depends({red_zone, {}}));
+  // the NaN is dropped by the comparison, the finite pattern is not
+  const auto dropped_nan = [](const Problem& p, const ForwardArgs& args) {
+    const float beyond = static_cast<const float*>(args.q)[size_of("q", p.shape)];
+    if (beyond > 0) floats(args.h)[0] += beyond;
+  };
+  BOOST_TEST(depends({dropped_nan, {}}));
+
+  class ReadsWorkspace : public FakeKernel {
+   public:
+    void forward(const Problem& p, const ForwardArgs& args) const override {
+      float found;
+      std::memcpy(&found, args.workspace, sizeof found);
+      FakeKernel::forward(p, args);
+      floats(args.h)[3] += found;
+    }
+  };
+  try {
+    run_kernel(ReadsWorkspace(), small_case(",dtype=float32"), std::nullopt);
+    BOOST_ERROR("accepted");
+  } catch (const std::runtime_error& error) {
+    BOOST_TEST(contains(error.what(), "h[0,0,0,3] depends on memory that was not initialised"));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_result_that_differs_from_run_to_run_is_caught) {
+  int calls = 0;
+  const auto count = [&](const Problem&, const ForwardArgs& args) {
+    floats(args.c_last)[1] = static_cast<float>(++calls);
+  };
+  BOOST_TEST(contains(complaint({count, {}}), "c_last[0,0,0,1] differs from run to run"));
+}
+
+BOOST_AUTO_TEST_CASE(an_error_of_the_kernel_names_the_variant) {
+  BOOST_TEST(complaint({[](const Problem&, const ForwardArgs&) { throw std::runtime_error("launch failed"); }, {}}) ==
+             "chunkwise--native_eigen_ownbw: launch failed");
+}
+
+BOOST_AUTO_TEST_CASE(what_a_kernel_does_not_declare_is_refused) {
+  FakeKernel kernel;
+  const auto run = [&](const Case& c, std::optional<Convention> convention) {
+    return refusal([&] { run_kernel(kernel, c, convention); });
+  };
+  BOOST_TEST(contains(run(small_case(), Convention::exact), "exact gradients are not supported"));
+  BOOST_TEST(contains(run(small_case(",last_state_cotangents=1"), Convention::detached),
+                      "cotangents of the last states are not supported"));
+  BOOST_TEST(contains(run(small_case(",gate=sigmoid"), std::nullopt), "gate sigmoid is not supported"));
+  Case damaged = small_case();
+  damaged.inputs.erase("k");
+  BOOST_TEST(contains(run(damaged, std::nullopt), "k"));
+  BOOST_TEST(unavailable(kernel).empty());
+  kernel.change().device = Device::cuda;
+  BOOST_TEST(unavailable(kernel) == "no CUDA device");
+  BOOST_TEST(contains(run(small_case(), std::nullopt), "no CUDA device"));
+}
+
+BOOST_AUTO_TEST_CASE(the_interface_rounds_to_the_kernel_dtype_and_returns_states_on_request) {
+  const Case c = small_case();
+  const auto& in = c.inputs;
+  const auto call = [&](const InterfaceOptions& options) {
+    return mlstm_interface(FakeKernel(), in.at("q"), in.at("k"), in.at("v"), in.at("i"), in.at("f"), in.at("c_initial"),
+                           in.at("n_initial"), in.at("m_initial"), options);
+  };
+  const InterfaceOptions defaults;
+  BOOST_TEST(defaults.eps == 1e-6);
+  BOOST_TEST(defaults.chunk_size == 64);
+  const InterfaceResult result = call(defaults);
+  BOOST_TEST(!result.c_last.has_value());
+  const Array& v = in.at("v");
+  for (std::size_t index = 0; index < v.size(); ++index)
+    BOOST_TEST(result.h.data()[index] == round_to(DType::float16, v.data()[index]));
+  const InterfaceResult exact = call({true, 0, DType::float64, 1});
+  BOOST_TEST((exact.h == v));
+  BOOST_TEST((*exact.c_last == in.at("c_initial")));
+  BOOST_TEST((*exact.n_last == in.at("n_initial")));
+  BOOST_TEST((*exact.m_last == in.at("m_initial")));
+}
+
+BOOST_AUTO_TEST_CASE(the_interface_names_the_bad_argument_its_value_and_what_was_expected) {
+  const Case c = small_case();
+  const auto call = [&](const std::function<void(TensorMap&, InterfaceOptions&)>& spoil) {
+    TensorMap in = c.inputs;
+    InterfaceOptions options;
+    spoil(in, options);
+    return refusal([&] {
+      mlstm_interface(FakeKernel(), in["q"], in["k"], in["v"], in["i"], in["f"], in["c_initial"], in["n_initial"],
+                      in.contains("m_initial") ? std::optional(in["m_initial"]) : std::nullopt, options);
+    });
+  };
+  BOOST_TEST(call([](TensorMap&, InterfaceOptions&) {}) == "none");
+  BOOST_TEST(contains(call([](TensorMap& in, InterfaceOptions&) {
+                        in["k"] = Array::from_shape({2, 1, 3, 3});
+                      }),
+                      "k has shape [2, 1, 3, 3]; expected [2, 1, 3, 2]"));
+  BOOST_TEST(contains(call([](TensorMap& in, InterfaceOptions&) {
+                        in["q"] = Array::from_shape({3, 3});
+                      }),
+                      "q has shape [3, 3]; expected four dimensions"));
+  BOOST_TEST(contains(call([](TensorMap& in, InterfaceOptions&) { in["i"].data()[0] = 1e6; }),
+                      "i holds 1000000; expected finite values within the range of float16"));
+  BOOST_TEST(contains(
+      call([](TensorMap& in, InterfaceOptions&) { in["f"].data()[0] = std::numeric_limits<double>::quiet_NaN(); }),
+      "f holds nan"));
+  BOOST_TEST(contains(call([](TensorMap& in, InterfaceOptions&) { in.erase("m_initial"); }),
+                      "m_initial is missing; expected all initial states or none"));
+  BOOST_TEST(contains(call([](TensorMap&, InterfaceOptions& options) { options.eps = -1; }), "eps is -1"));
+  BOOST_TEST(contains(call([](TensorMap&, InterfaceOptions& options) { options.chunk_size = 0; }), "chunk_size is 0"));
+}

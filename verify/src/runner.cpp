@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mlstm/verify/runner.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string_view>
+#include <vector>
+
+#include "runner_memory.hpp"
+
+namespace mlstm::verify {
+namespace {
+
+// What fills all memory before a run. 0xff repeated is NaN in every dtype; 0x3c repeated is a finite number in every
+// dtype (1.06 in float16, 0.011 in bfloat16 and float32), for code whose comparisons happen to drop NaN.
+constexpr std::byte kNaN{0xff}, kFinite{0x3c};
+
+using Bytes = std::vector<std::byte>;
+using Results = std::map<std::string, Bytes>;  // outputs by name, gradients by "d" + name
+
+/// The buffers of one run.
+class Buffers {
+ public:
+  Buffers(DeviceMemory& memory, std::byte fill) : memory_(memory), fill_(fill) {}
+
+  void* add(const std::string& name, std::size_t bytes) {
+    return buffers_.emplace(name, std::make_unique<GuardedBuffer>(memory_, name, bytes, fill_)).first->second->data();
+  }
+
+  /// A buffer with contents that the kernel must not change.
+  const void* add_constant(const std::string& name, const Bytes& contents) {
+    void* const address = add(name, contents.size());
+    buffers_.at(name)->upload(contents);
+    constants_[name] = contents;
+    return address;
+  }
+
+  /// From now on the buffer is constant.
+  void freeze(const std::string& name) { constants_[name] = buffers_.at(name)->download(); }
+
+  Bytes contents(const std::string& name) const { return buffers_.at(name)->download(); }
+
+  void check() const {
+    memory_.synchronize();
+    for (const auto& [name, buffer] : buffers_) buffer->check_zones();
+    for (const auto& [name, contents] : constants_)
+      if (buffers_.at(name)->download() != contents)
+        throw std::runtime_error(name + " was changed, though it is an input");
+  }
+
+ private:
+  DeviceMemory& memory_;
+  std::byte fill_;
+  std::map<std::string, std::unique_ptr<GuardedBuffer>> buffers_;
+  std::map<std::string, Bytes> constants_;
+};
+
+template <class Args>
+void set_inputs(Args& args, const std::map<std::string, const void*>& inputs) {
+  const auto get = [&](const char* name) -> const void* {
+    const auto found = inputs.find(name);
+    return found == inputs.end() ? nullptr : found->second;
+  };
+  args.q = get("q");
+  args.k = get("k");
+  args.v = get("v");
+  args.i = get("i");
+  args.f = get("f");
+  args.c_initial = get("c_initial");
+  args.n_initial = get("n_initial");
+  args.m_initial = get("m_initial");
+}
+
+/// One forward call and, with a convention, one backward call in fresh memory.
+class Run {
+ public:
+  Run(const Kernel& kernel, const Case& c, std::optional<Convention> convention, DeviceMemory& memory, std::byte fill)
+      : kernel_(kernel), case_(c), convention_(convention), memory_(memory), buffers_(memory, fill) {
+    for (const auto& [name, array] : c.inputs)
+      inputs_[name] = buffers_.add_constant(name, pack(array, storage_dtype(name, c.problem)));
+  }
+
+  Results results() {
+    forward();
+    if (convention_) backward();
+    Results results;
+    for (const std::string& name : written_) results[name] = buffers_.contents(name);
+    return results;
+  }
+
+ private:
+  void* add_result(const std::string& name, std::string_view tensor) {
+    const Problem& problem = case_.problem;
+    written_.push_back(name);
+    return buffers_.add(
+        name, static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem)));
+  }
+
+  void* add_scratch(const std::string& name, std::size_t bytes) {
+    return bytes > 0 ? buffers_.add(name, bytes) : nullptr;
+  }
+
+  void forward() {
+    const Problem& problem = case_.problem;
+    ForwardArgs args;
+    set_inputs(args, inputs_);
+    args.h = add_result("h", "h");
+    if (kernel_.info().last_states) {
+      args.c_last = add_result("c_last", "c_last");
+      args.n_last = add_result("n_last", "n_last");
+      if (problem.has_m()) args.m_last = add_result("m_last", "m_last");
+    }
+    if (convention_) args.saved = saved_ = add_scratch("saved", kernel_.saved_size(problem));
+    args.workspace = add_scratch("workspace of forward", kernel_.workspace_size(problem, false));
+    args.stream = memory_.stream();
+    h_ = args.h;
+    kernel_.forward(problem, args);
+    buffers_.check();
+  }
+
+  void backward() {
+    const Problem& problem = case_.problem;
+    BackwardArgs args;
+    args.convention = *convention_;
+    set_inputs(args, inputs_);
+    buffers_.freeze("h");
+    args.h = h_;
+    if (saved_ != nullptr) buffers_.freeze("saved");
+    args.saved = saved_;
+    const auto cotangent = [&](const char* output) -> const void* {
+      const auto found = case_.cotangents.find(output);
+      if (found == case_.cotangents.end()) return nullptr;
+      return buffers_.add_constant("cotangent of " + std::string(output),
+                                   pack(found->second, storage_dtype(output, problem)));
+    };
+    args.dh = cotangent("h");
+    args.dc_last = cotangent("c_last");
+    args.dn_last = cotangent("n_last");
+    args.dm_last = cotangent("m_last");
+    args.dq = add_result("dq", "q");
+    args.dk = add_result("dk", "k");
+    args.dv = add_result("dv", "v");
+    args.di = add_result("di", "i");
+    args.df = add_result("df", "f");
+    if (problem.has_initial_state) {
+      args.dc_initial = add_result("dc_initial", "c_initial");
+      args.dn_initial = add_result("dn_initial", "n_initial");
+      if (problem.has_m()) args.dm_initial = add_result("dm_initial", "m_initial");
+    }
+    args.workspace = add_scratch("workspace of backward", kernel_.workspace_size(problem, true));
+    args.stream = memory_.stream();
+    kernel_.backward(problem, args);
+    buffers_.check();
+  }
+
+  const Kernel& kernel_;
+  const Case& case_;
+  std::optional<Convention> convention_;
+  DeviceMemory& memory_;
+  Buffers buffers_;
+  std::map<std::string, const void*> inputs_;
+  std::vector<std::string> written_;
+  void *h_ = nullptr, *saved_ = nullptr;
+};
+
+/// "c_last" for itself, "dq" -> "q".
+std::string tensor_of(const std::string& result) { return result.starts_with('d') ? result.substr(1) : result; }
+
+std::string index_text(std::size_t flat, const std::vector<std::int64_t>& shape) {
+  std::vector<std::size_t> index(shape.size());
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    index[axis] = flat % static_cast<std::size_t>(shape[axis]);
+    flat /= static_cast<std::size_t>(shape[axis]);
+  }
+  return fmt::format("[{}]", fmt::join(index, ","));
+}
+
+/// Throws if the results of two runs with different poison differ; `repeat` runs once more with the first poison, to
+/// tell the reasons apart.
+template <class Repeat>
+void compare(const Results& first, const Results& second, const Problem& problem, Repeat repeat) {
+  for (const auto& [name, bytes] : first) {
+    const Bytes& other = second.at(name);
+    if (bytes == other) continue;
+    const std::string tensor = tensor_of(name);
+    const std::size_t size = size_of(storage_dtype(tensor, problem));
+    const auto at =
+        static_cast<std::size_t>(std::mismatch(bytes.begin(), bytes.end(), other.begin()).first - bytes.begin()) / size;
+    const auto is_filled = [&](const Bytes& values, std::byte fill) {
+      return std::all_of(values.begin() + static_cast<std::ptrdiff_t>(at * size),
+                         values.begin() + static_cast<std::ptrdiff_t>((at + 1) * size),
+                         [&](std::byte byte) { return byte == fill; });
+    };
+    const std::string place = name + index_text(at, shape_of(tensor, problem.shape));
+    if (is_filled(bytes, kNaN) && is_filled(other, kFinite)) throw std::runtime_error(place + " was not written");
+    const Results again = repeat();
+    if (again != first) throw std::runtime_error(place + " differs from run to run");
+    throw std::runtime_error(place + " depends on memory that was not initialised (output, saved data, workspace or " +
+                             "beyond an input)");
+  }
+}
+
+void require_supported(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {
+  const VariantInfo& info = kernel.info();
+  const auto refuse = [&](const std::string& reason) { throw std::invalid_argument(info.key() + ": " + reason); };
+  if (const std::string reason = kernel.unsupported(c.problem); !reason.empty()) refuse(reason);
+  if (const std::string reason = unavailable(kernel); !reason.empty()) refuse(reason);
+  if (!convention) return;
+  const auto& conventions = info.gradient_conventions;
+  if (std::find(conventions.begin(), conventions.end(), *convention) == conventions.end())
+    refuse(fmt::format("{} gradients are not supported", to_string(*convention)));
+  if (c.cotangents.size() > c.cotangents.count("h") && !info.last_state_cotangents)
+    refuse("cotangents of the last states are not supported");
+}
+
+}  // namespace
+
+std::string unavailable(const Kernel& kernel) {
+  const Device device = kernel.info().device;
+  return memory_of(device) != nullptr ? "" : fmt::format("no {} device", device == Device::cuda ? "CUDA" : "CPU");
+}
+
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {
+  validate(c);
+  if (c.cotangents.empty()) convention.reset();
+  require_supported(kernel, c, convention);
+  const VariantInfo& info = kernel.info();
+  DeviceMemory& memory = *memory_of(info.device);
+  const auto run = [&](std::byte fill) { return Run(kernel, c, convention, memory, fill).results(); };
+  Results results;
+  try {
+    results = run(kNaN);
+    compare(results, run(kFinite), c.problem, [&] { return run(kNaN); });
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(info.key() + ": " + error.what());
+  }
+
+  KernelData data;
+  data.variant = info.key();
+  data.convention = convention;
+  data.operand_dtype = info.operand_dtype;
+  data.state_dtype = info.state_dtype;
+  data.attributes["device"] = std::string(to_string(info.device));
+  for (const auto& [name, bytes] : results) {
+    const std::string tensor = tensor_of(name);
+    TensorMap& tensors = tensor == name ? data.outputs : data.gradients;
+    tensors[tensor] = unpack(bytes, storage_dtype(tensor, c.problem), shape_of(tensor, c.problem.shape));
+  }
+  return data;
+}
+
+}  // namespace mlstm::verify
