@@ -22,21 +22,27 @@ using Array = xt::xarray<double>;
 /// gradients by the input's name.
 using TensorMap = std::map<std::string, Array>;
 
+/// An attribute that is not one integer, number or string (an array, say), as HDF5 encodes it.
+struct OpaqueAttribute {
+  std::string type, space, data;
+  bool operator==(const OpaqueAttribute&) const = default;
+};
+
 /// Attributes beyond the ones of the contract; kept when a file is read and written again.
-using Attribute = std::variant<std::int64_t, double, std::string>;
+using Attribute = std::variant<std::int64_t, double, std::string, OpaqueAttribute>;
 using Attributes = std::map<std::string, Attribute>;
 
 /// /reference: float64 solution, and per-element bounds if stored.
 struct ReferenceData {
   TensorMap outputs, exact, detached;
-  TensorMap bounds;  ///< keyed like judged tensors: h, c_last, ..., exact/dq, detached/dq, ...
-  Attributes attributes;
+  TensorMap bounds;       ///< keyed as by error_bounds: h, c_last, ..., exact/q, ..., detached/m_initial
+  Attributes attributes;  ///< precision ("extended" or "float64"), ...
 };
 
 /// /kernel: what a kernel produced for this problem.
 struct KernelData {
-  std::string variant;                     ///< full key, may be empty in files of others
-  std::optional<Convention> convention;    ///< of the gradients; absent = unknown
+  std::string variant;                   ///< full key, may be empty in files of others
+  std::optional<Convention> convention;  ///< of the gradients; absent = unknown
   std::optional<DType> operand_dtype, state_dtype;
   TensorMap outputs, gradients;
   Attributes attributes;  ///< source, device, ...
@@ -61,6 +67,7 @@ Inputs<double> inputs_of(const TensorMap& inputs);
 Cotangents<double> cotangents_of(const TensorMap& cotangents);
 
 /// Evaluates the reference on /inputs (and /cotangents): outputs, last states and, with cotangents, both gradients.
+/// The attribute `precision` says whether in float64 or, with `extended`, by evaluate_extended.
 ReferenceData evaluate_reference(const Case&, const reference::Options& = {}, bool extended = false);
 
 }  // namespace mlstm::verify

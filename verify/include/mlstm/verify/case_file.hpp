@@ -38,8 +38,8 @@ std::string sha256_of(std::string_view bytes);
 /// Writes `directory`/MANIFEST.sha256 in the format of sha256sum over all *.h5 files below it.
 void write_manifest(const std::filesystem::path& directory);
 
-/// If the file's directory, or one above it, has a MANIFEST.sha256 that lists it, the sum has to match; throws FileError
-/// otherwise. A file that no manifest lists passes: outside captures need none.
+/// If the file's directory, or one above it, has a MANIFEST.sha256 that lists it, the sum has to match; throws
+/// FileError otherwise. A file that no manifest lists passes: outside captures need none.
 void check_manifest(const std::filesystem::path& path);
 
 }  // namespace mlstm::verify

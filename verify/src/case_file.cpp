@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mlstm/verify/case_file.hpp"
+
+#include <algorithm>
+
+#include "case_image.hpp"
+#include "file_bytes.hpp"
+#include "manifest.hpp"
+
+namespace mlstm::verify {
+
+namespace fs = std::filesystem;
+
+Case read_case(const fs::path& path) {
+  const std::string image = read_bytes(path);
+  check_manifest(path, image);
+  try {
+    Case c = decode_isolated(image);
+    validate(c);
+    return c;
+  } catch (const std::exception& error) {
+    throw FileError(path.string() + ": " + error.what());
+  }
+}
+
+void write_case(const Case& c, const fs::path& path) {
+  validate(c);
+  replace_file(path, [&](const fs::path& temporary) { encode_case(c, temporary); });
+}
+
+std::vector<fs::path> find_case_files(const std::vector<fs::path>& paths) {
+  std::vector<fs::path> files;
+  for (const fs::path& path : paths) {
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    if (!fs::exists(status)) throw FileError(path.string() + ": does not exist; expected a file or directory");
+    if (!fs::is_directory(status)) {
+      files.push_back(path);
+      continue;
+    }
+    fs::recursive_directory_iterator entries(path, error);
+    for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error))
+      if (entries->path().extension() == ".h5" && entries->is_regular_file(error)) files.push_back(entries->path());
+    if (error) throw FileError(path.string() + ": cannot list: " + error.message());
+  }
+  std::sort(files.begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
+  return files;
+}
+
+}  // namespace mlstm::verify

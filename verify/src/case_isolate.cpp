@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// HDF5 1.10 can crash or loop on damaged files. So a child process parses, and sends the case or the error through a
+// pipe; the process that matters never opens a file with HDF5.
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <new>
+#include <type_traits>
+
+#include <fmt/format.h>
+
+#include "case_image.hpp"
+#include "mlstm/verify/case_file.hpp"
+
+namespace mlstm::verify {
+namespace {
+
+constexpr unsigned kPatienceSeconds = 4;                          // for one step, beside its bytes
+constexpr std::uint64_t kBytesPerSecond = 20'000'000;             // the slowest honest reading
+constexpr std::uint64_t kWorkingMemory = std::uint64_t{1} << 29;  // beside the data
+enum class Reply : char { none, result, error };
+
+class Sender {
+ public:
+  static constexpr bool kReceives = false;
+  explicit Sender(int fd) : fd_(fd) {}
+  void bytes(const void* data, std::size_t size) {
+    const char* next = static_cast<const char*>(data);
+    while (size > 0) {
+      const ssize_t sent = write(fd_, next, size);
+      if (sent < 0 && errno != EINTR) _exit(EXIT_FAILURE);  // the parent is gone
+      if (sent <= 0) continue;
+      next += sent;
+      size -= static_cast<std::size_t>(sent);
+    }
+  }
+
+ private:
+  int fd_;
+};
+
+struct Interrupted : std::exception {};
+
+class Receiver {
+ public:
+  static constexpr bool kReceives = true;
+  explicit Receiver(int fd) : fd_(fd) {}
+  void bytes(void* data, std::size_t size) {
+    char* next = static_cast<char*>(data);
+    while (size > 0) {
+      const ssize_t got = read(fd_, next, size);
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) throw Interrupted();
+      next += got;
+      size -= static_cast<std::size_t>(got);
+    }
+  }
+
+ private:
+  int fd_;
+};
+
+// One description of the format serves both directions. Both ends are the same program, so that the representation of
+// plain values is free.
+template <class Pipe, class T>
+requires std::is_trivially_copyable_v<T>
+void transfer(Pipe& pipe, T& value) { pipe.bytes(&value, sizeof value); }
+
+template <class Pipe>
+void transfer(Pipe& pipe, std::string& text) {
+  std::size_t size = text.size();
+  transfer(pipe, size);
+  if constexpr (Pipe::kReceives) text.resize(size);
+  pipe.bytes(text.data(), size);
+}
+
+template <class Pipe>
+void transfer(Pipe& pipe, Array& array) {
+  std::size_t rank = array.dimension();
+  transfer(pipe, rank);
+  std::vector<std::size_t> shape(array.shape().begin(), array.shape().end());
+  shape.resize(rank);
+  pipe.bytes(shape.data(), rank * sizeof(std::size_t));
+  if constexpr (Pipe::kReceives) array = Array::from_shape({shape.begin(), shape.end()});
+  pipe.bytes(array.data(), array.size() * sizeof(double));
+}
+
+template <class Pipe>
+void transfer(Pipe& pipe, OpaqueAttribute& attribute) {
+  transfer(pipe, attribute.type);
+  transfer(pipe, attribute.space);
+  transfer(pipe, attribute.data);
+}
+
+template <class Pipe>
+void transfer(Pipe& pipe, Attribute& attribute) {
+  std::size_t index = attribute.index();
+  transfer(pipe, index);
+  if constexpr (Pipe::kReceives) {
+    switch (index) {
+      case 0:
+        attribute = std::int64_t{};
+        break;
+      case 1:
+        attribute = double{};
+        break;
+      case 2:
+        attribute = std::string{};
+        break;
+      default:
+        attribute = OpaqueAttribute{};
+    }
+  }
+  std::visit([&](auto& value) { transfer(pipe, value); }, attribute);
+}
+
+template <class Pipe, class T>
+void transfer(Pipe& pipe, std::map<std::string, T>& map) {
+  std::size_t size = map.size();
+  transfer(pipe, size);
+  if constexpr (Pipe::kReceives) {
+    for (std::size_t n = 0; n < size; ++n) {
+      std::string key;
+      transfer(pipe, key);
+      transfer(pipe, map[key]);
+    }
+  } else {
+    for (auto& [key, value] : map) {
+      std::string name = key;
+      transfer(pipe, name);
+      transfer(pipe, value);
+    }
+  }
+}
+
+template <class Pipe>
+void transfer(Pipe& pipe, ReferenceData& reference) {
+  for (TensorMap* tensors : {&reference.outputs, &reference.exact, &reference.detached, &reference.bounds})
+    transfer(pipe, *tensors);
+  transfer(pipe, reference.attributes);
+}
+
+template <class Pipe>
+void transfer(Pipe& pipe, KernelData& kernel) {
+  transfer(pipe, kernel.variant);
+  transfer(pipe, kernel.convention);
+  transfer(pipe, kernel.operand_dtype);
+  transfer(pipe, kernel.state_dtype);
+  transfer(pipe, kernel.outputs);
+  transfer(pipe, kernel.gradients);
+  transfer(pipe, kernel.attributes);
+}
+
+template <class Pipe, class T>
+void transfer_optional(Pipe& pipe, std::optional<T>& value) {
+  bool present = value.has_value();
+  transfer(pipe, present);
+  if (!present) return;
+  if constexpr (Pipe::kReceives) value.emplace();
+  transfer(pipe, *value);
+}
+
+template <class Pipe>
+void transfer(Pipe& pipe, Case& c) {
+  transfer(pipe, c.name);
+  transfer(pipe, c.problem);
+  transfer(pipe, c.inputs);
+  transfer(pipe, c.cotangents);
+  transfer_optional(pipe, c.reference);
+  transfer_optional(pipe, c.kernel);
+  transfer(pipe, c.attributes);
+}
+
+std::uint64_t address_space_in_use() {
+  std::uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+/// From now on the process dies when it takes longer, and gets no more memory, than handling `bytes` can need.
+void limit_resources(std::uint64_t bytes) {
+  alarm(kPatienceSeconds + static_cast<unsigned>(bytes / kBytesPerSecond));
+  const std::uint64_t in_use = address_space_in_use();
+  if (in_use == 0) return;  // no /proc here
+  rlimit memory{};
+  getrlimit(RLIMIT_AS, &memory);
+  const rlim_t wanted = in_use + kWorkingMemory + 4 * bytes;
+  memory.rlim_cur = std::min(wanted, memory.rlim_max);
+  setrlimit(RLIMIT_AS, &memory);
+}
+
+[[noreturn]] void run_child(int fd, const std::string& image) {
+  // Neither the parent's signal handlers nor its terminal are this process's business.
+  for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGTERM, SIGINT, SIGPIPE})
+    std::signal(number, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  alarm(kPatienceSeconds);
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  dup2(null, STDERR_FILENO);
+
+  Sender pipe(fd);
+  Reply reply = Reply::result;
+  std::string error;
+  Case c;
+  try {
+    limit_resources(image.size());
+    c = decode_case(image, limit_resources);
+  } catch (const std::bad_alloc&) {
+    error = "reading needs more memory than its data; the file is damaged";
+  } catch (const std::exception& exception) {
+    error = exception.what();
+  }
+  alarm(0);  // the parent reads at its own pace
+  if (!error.empty()) reply = Reply::error;
+  transfer(pipe, reply);
+  if (reply == Reply::result)
+    transfer(pipe, c);
+  else
+    transfer(pipe, error);
+  _exit(EXIT_SUCCESS);
+}
+
+struct Child {
+  pid_t pid;
+  int fd;
+};
+
+Child start_child(const std::string& image) {
+  const std::lock_guard lock(hdf5_mutex());
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) throw FileError(fmt::format("pipe: {}", std::strerror(errno)));
+  const pid_t pid = fork();
+  if (pid == 0) {
+    close(ends[0]);
+    run_child(ends[1], image);
+  }
+  const int fork_error = errno;
+  close(ends[1]);
+  if (pid < 0) {
+    close(ends[0]);
+    throw FileError(fmt::format("fork: {}", std::strerror(fork_error)));
+  }
+  return {pid, ends[0]};
+}
+
+std::string how_it_ended(int status) {
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+    return "HDF5 did not finish reading in time; the file is damaged";
+  if (WIFSIGNALED(status))
+    return fmt::format("HDF5 crashed while reading ({}); the file is damaged", strsignal(WTERMSIG(status)));
+  return "HDF5 ended the reading process; the file is damaged";
+}
+
+}  // namespace
+
+Case decode_isolated(const std::string& image) {
+  const Child child = start_child(image);
+  Case c;
+  std::string error;
+  bool complete = false;
+  try {
+    Receiver pipe(child.fd);
+    Reply reply = Reply::none;
+    transfer(pipe, reply);
+    if (reply == Reply::result)
+      transfer(pipe, c);
+    else
+      transfer(pipe, error);
+    complete = true;
+  } catch (const std::exception&) {  // cut off, or damaged to sizes that do not fit memory
+  }
+  close(child.fd);
+  if (!complete) kill(child.pid, SIGKILL);
+  int status = 0;
+  while (waitpid(child.pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!complete) throw FileError(how_it_ended(status));
+  if (!error.empty()) throw FileError(error);
+  return c;
+}
+
+}  // namespace mlstm::verify

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <openssl/evp.h>
+
+#include <array>
+#include <map>
+#include <optional>
+#include <sstream>
+
+#include "file_bytes.hpp"
+#include "manifest.hpp"
+#include "mlstm/verify/case_file.hpp"
+
+namespace mlstm::verify {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kManifest = "MANIFEST.sha256";
+constexpr std::size_t kDigits = 64;
+
+/// Sums by path relative to the manifest. Lines are "<64 digits>  <path>", or " *" for a binary file.
+std::map<std::string, std::string> parse_manifest(const fs::path& path) {
+  std::map<std::string, std::string> sums;
+  std::istringstream lines(read_bytes(path));
+  std::size_t number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    if (line.empty()) continue;
+    const bool good = line.size() > kDigits + 2 && line.find_first_not_of("0123456789abcdef") == kDigits &&
+                      line[kDigits] == ' ' && (line[kDigits + 1] == ' ' || line[kDigits + 1] == '*');
+    if (!good)
+      throw FileError(fmt::format("{}: line {} is malformed; expected 64 hexadecimal digits, two blanks and a path",
+                                  path.string(), number));
+    sums[line.substr(kDigits + 2)] = line.substr(0, kDigits);
+  }
+  return sums;
+}
+
+}  // namespace
+
+std::string sha256_of(std::string_view bytes) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned size = 0;
+  if (EVP_Digest(bytes.data(), bytes.size(), digest.data(), &size, EVP_sha256(), nullptr) != 1)
+    throw FileError("SHA-256 is not available in OpenSSL");
+  std::string text;
+  for (unsigned n = 0; n < size; ++n) text += fmt::format("{:02x}", digest[n]);
+  return text;
+}
+
+std::string sha256_of_file(const fs::path& path) { return sha256_of(read_bytes(path)); }
+
+void write_manifest(const fs::path& directory) {
+  std::string text;
+  for (const fs::path& path : find_case_files({directory}))
+    text += fmt::format("{}  {}\n", sha256_of_file(path), path.lexically_relative(directory).generic_string());
+  write_text_file(directory / kManifest, text);
+}
+
+void check_manifest(const fs::path& path, std::string_view bytes) {
+  std::error_code ignored;
+  const fs::path absolute = fs::weakly_canonical(path, ignored);
+  for (fs::path directory = absolute.parent_path(); !directory.empty(); directory = directory.parent_path()) {
+    const fs::path manifest = directory / kManifest;
+    if (fs::exists(manifest, ignored)) {
+      const auto sums = parse_manifest(manifest);
+      const auto listed = sums.find(absolute.lexically_relative(directory).generic_string());
+      if (listed != sums.end() && listed->second != sha256_of(bytes))
+        throw FileError(fmt::format("{}: SHA-256 is {}; expected {} as listed in {}", path.string(), sha256_of(bytes),
+                                    listed->second, manifest.string()));
+    }
+    if (directory == directory.root_path()) break;
+  }
+}
+
+void check_manifest(const fs::path& path) { check_manifest(path, read_bytes(path)); }
+
+}  // namespace mlstm::verify
