@@ -136,7 +136,7 @@ class Checker {
       const double difference = std::abs(a - b);
       if (limit > 0 && difference <= limit) continue;
       ++drift.count;
-      const double excess = limit > 0 && std::isfinite(difference) ? difference / limit : drift.count == 1 ? 0 : -1;
+      const double excess = limit > 0 ? difference / limit : 0;
       if (excess <= worst) continue;
       worst = excess;
       drift.index = unravel(n, stored);

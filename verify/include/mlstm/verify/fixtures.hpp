@@ -32,8 +32,8 @@ std::vector<std::filesystem::path> generate_fixtures(const std::vector<ProblemSp
 /// A stored value that is not what is computed now.
 struct Drift {
   std::filesystem::path file;
-  std::string tensor;               ///< path in the file, e.g. "/reference/gradients/exact/q"
-  std::vector<std::int64_t> index;  ///< of the worst element; of the first one where bits have to be equal
+  std::string tensor;                 ///< path in the file, e.g. "/reference/gradients/exact/q"
+  std::vector<std::int64_t> index{};  ///< of the worst element; of the first one where bits have to be equal
   double stored = 0, computed = 0;
   double allowed = 0;      ///< largest difference allowed there; 0: equal bits
   std::int64_t count = 0;  ///< elements that differ by more than they may
