@@ -222,7 +222,7 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
   if (!c.kernel) throw std::invalid_argument("judge: case " + c.name + " holds no /kernel");
   Precision precision = precision_of(c);
   if (options.operand_dtype) precision.operand = *options.operand_dtype;
-  const TensorMap bounds = error_bounds(c, reference, precision);
+  const TensorMap bounds = error_bounds(c, reference, precision, options.threads);
 
   std::vector<Item> items;
   for (const std::string& name : output_names(c.problem))

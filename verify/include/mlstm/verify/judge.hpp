@@ -33,6 +33,7 @@ struct JudgeOptions {
   std::optional<Convention> convention;   ///< judge gradients under this one; absent: as declared, else the better fit
   std::optional<DType> operand_dtype;     ///< overrides the declaration
   bool require_all = false;               ///< an absent output or gradient is a FAIL
+  int threads = 0;                        ///< for the bounds; 0: one per core
 };
 
 /// Largest error of `values` against `reference` over `bound`, element by element.

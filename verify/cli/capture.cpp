@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// mlstm capture: runs variants and records what they produce.
+#include <fmt/format.h>
+
+#include <atomic>
+#include <mutex>
+
+#include "cli.hpp"
+#include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/report.hpp"
+#include "mlstm/verify/runner.hpp"
+#include "mlstm/verify/sweep.hpp"
+
+namespace mlstm::cli {
+namespace {
+
+struct Options {
+  ProblemOptions problems;
+  ThreadsOption threads;
+  std::vector<std::string> variants;
+  std::string convention, out;
+};
+
+/// "<variant>--<case>[--<convention>]": the capture's file name, and the case it holds, so that cases stay apart when
+/// several variants are judged together.
+std::string capture_name(const verify::Run& run, const verify::ProblemSpec& spec) {
+  std::string name = run.kernel->info().key() + "--" + verify::case_name(spec);
+  if (run.convention) name += "--" + std::string(to_string(*run.convention));
+  return name;
+}
+
+verify::Case record(const verify::Run& run, const verify::ProblemSpec& spec, verify::Case c) {
+  c.name = capture_name(run, spec);
+  c.attributes["spec"] = verify::to_line(spec);
+  const VariantInfo& info = run.kernel->info();
+  verify::KernelData data = verify::run_kernel(*run.kernel, c, run.convention);
+  data.variant = info.key();
+  data.convention = run.convention;
+  data.operand_dtype = info.operand_dtype;
+  data.state_dtype = info.state_dtype;
+  data.attributes["source"] = std::string(verify::program_source());
+  data.attributes["device"] = std::string(to_string(info.device));
+  c.kernel = std::move(data);
+  return c;
+}
+
+int capture(const Options& options) {
+  std::optional<Convention> convention;
+  if (!options.convention.empty()) convention = parse_convention(options.convention, "--convention");
+  const verify::Plan plan = verify::make_plan(select_kernels(options.variants), options.problems.specs(),
+                                              options.problems.cases.empty(), convention);
+  for (const std::string& line : plan.unselected)
+    fmt::print(stderr, "not run, supports no selected problem: {}\n", line);
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  if (error) throw verify::FileError(options.out + ": cannot create the directory (" + error.message() + ")");
+
+  std::int64_t written = 0, failed = 0;
+  std::mutex mutex;  // also over writing: the HDF5 library need not be thread-safe
+  const auto fail = [&](const verify::Run& run, const verify::ProblemSpec& spec, const char* what) {
+    ++failed;
+    print_error(fmt::format("{}: {}\n{}", capture_name(run, spec), what, verify::repro_line(spec, run)));
+  };
+  {
+    Progress progress("problems", static_cast<std::int64_t>(plan.units.size()));
+    verify::for_each_unit(plan.units, options.threads.value(), [&](const verify::Unit& unit, int) {
+      std::int64_t failed_before = 0;
+      if (unit.unavailable.empty()) {
+        const verify::Case inputs = verify::make_case(unit.spec);
+        for (const verify::Run& run : unit.runs) {
+          std::optional<verify::Case> c;
+          std::string problem;
+          try {
+            c = record(run, unit.spec, inputs);
+          } catch (const std::exception& reason) {
+            problem = reason.what();
+          }
+          const std::lock_guard lock(mutex);
+          if (c) {
+            verify::write_case(*c, std::filesystem::path(options.out) / (c->name + ".h5"));
+            ++written;
+          } else {
+            fail(run, unit.spec, problem.c_str());
+            ++failed_before;
+          }
+        }
+      }
+      const std::lock_guard lock(mutex);
+      progress.advance(failed_before);
+    });
+  }
+  for (const verify::Unit& unit : plan.units)
+    if (!unit.unavailable.empty())
+      fmt::print(stderr, "SKIPPED  {}  {}\n", unit.runs.front().kernel->info().key(), unit.unavailable);
+  if (written > 0) verify::write_manifest(options.out);
+  fmt::print("{} captures written to {}\n", written, options.out);
+  return failed > 0 ? kFailed : written == 0 ? kNothingJudged : kOk;
+}
+
+}  // namespace
+
+void add_capture(CLI::App& app, int& status) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "capture",
+      "Runs variants and records inputs and results as captures: one file per variant, problem and convention");
+  command->add_option("--out", options->out, "directory to write to (and its MANIFEST.sha256)")->required();
+  options->problems.add_to(*command);
+  command->add_option("--variant", options->variants, "only variants whose key matches this glob; may be repeated")
+      ->delimiter(',')
+      ->group("Problems");
+  command->add_option("--convention", options->convention, "exact or detached: the only gradient convention to run");
+  options->threads.add_to(*command);
+  command->callback([options, &status] { status = capture(*options); });
+}
+
+}  // namespace mlstm::cli

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the subcommands of `mlstm` share. Each subcommand is one file with one add_ function.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mlstm/kernel.hpp"
+#include "mlstm/verify/problems.hpp"
+
+namespace mlstm::cli {
+
+/// Exit status (contract §6).
+inline constexpr int kOk = 0, kFailed = 1, kBadArguments = 2, kNothingJudged = 3;
+
+/// Each adds one subcommand, which stores its exit status in `status` when it has run. Bad arguments and unreadable
+/// files leave as exceptions.
+void add_list(CLI::App& app, int& status);
+void add_reference(CLI::App& app, int& status);
+void add_verify(CLI::App& app, int& status);
+void add_capture(CLI::App& app, int& status);
+void add_gradcheck(CLI::App& app, int& status);
+void add_fixtures(CLI::App& app, int& status);
+void add_report(CLI::App& app, int& status);
+
+/// Prints "mlstm: <message>" as one line on stderr.
+void print_error(std::string_view message);
+
+/// Numbers from the command line. Throw std::invalid_argument that names the argument, its value and what was expected.
+std::int64_t parse_integer(std::string_view text, std::string_view argument, std::int64_t at_least);
+double parse_eps(std::string_view text, std::string_view argument);
+
+/// Throws std::invalid_argument unless `text` is one of `choices`.
+void require_choice(std::string_view text, std::string_view argument, const std::vector<std::string>& choices);
+
+/// The options that choose problems, as they stand on the command line.
+struct ProblemOptions {
+  std::string suite, seed;
+  std::vector<std::string> dtypes, eps, gates, regimes, shapes, cases;
+
+  void add_to(CLI::App& command);
+  /// The problems; those of the smoke suite if neither a suite nor a case is given.
+  std::vector<verify::ProblemSpec> specs() const;
+};
+
+/// Registered variants whose key (or name without module) matches one of the globs; all for no globs.
+/// Throws std::invalid_argument for a glob that matches none.
+std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs);
+
+/// --threads with its help, and its value.
+struct ThreadsOption {
+  std::string text;
+  void add_to(CLI::App& command);
+  int value() const;
+};
+
+/// How far a sweep has come: a bar on a terminal, a line now and then elsewhere. On stderr.
+class Progress {
+ public:
+  /// `what` is counted, e.g. "problems". Nothing is shown if `total` is small and stderr is no terminal.
+  Progress(std::string what, std::int64_t total);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void advance(std::int64_t failures);
+
+ private:
+  void draw() const;
+
+  std::string what_;
+  std::int64_t total_, done_ = 0, failures_ = 0, lines_ = 0;
+  bool terminal_;
+};
+
+}  // namespace mlstm::cli

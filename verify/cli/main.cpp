@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "cli.hpp"
+#include "mlstm/verify/report.hpp"
+
+namespace {
+
+constexpr std::string_view kFooter = R"(
+Exit status, the first that applies:
+  2  bad arguments or an unreadable file (the other files are still judged)
+  1  something failed, errored, timed out, was mistrusted or is stale
+  3  nothing was judged
+  0  everything judged passed
+
+"mlstm COMMAND --help" describes a command.)";
+
+int run(int argc, char** argv) {
+  using namespace mlstm;
+  int status = cli::kOk;
+  CLI::App app("Reference and verifier for mLSTM (xLSTM) kernels", "mlstm");
+  app.set_version_flag("--version", std::string(verify::program_source()));
+  app.require_subcommand(1);
+  app.footer(std::string(kFooter));
+  cli::add_list(app, status);
+  cli::add_reference(app, status);
+  cli::add_verify(app, status);
+  cli::add_capture(app, status);
+  cli::add_gradcheck(app, status);
+  cli::add_fixtures(app, status);
+  cli::add_report(app, status);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    cli::print_error(error.what());
+    std::fputs("Run with --help for what is expected.\n", stderr);
+    return cli::kBadArguments;
+  }
+  if (std::fflush(stdout) != 0) {
+    cli::print_error("standard output cannot be written");
+    return cli::kBadArguments;
+  }
+  return status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    mlstm::cli::print_error(error.what());
+  } catch (...) {
+    mlstm::cli::print_error("unknown error");
+  }
+  return mlstm::cli::kBadArguments;
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// mlstm report: renders and merges reports.
+#include <fmt/format.h>
+
+#include "cli.hpp"
+#include "mlstm/verify/report.hpp"
+#include "mlstm/verify/sweep.hpp"
+
+namespace mlstm::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> directories;
+  std::string format = "table", by = "variant", out;
+};
+
+verify::GroupBy parse_by(const std::string& text) {
+  require_choice(text, "--by", {"variant", "case"});
+  return text == "case" ? verify::GroupBy::item_case : verify::GroupBy::variant;
+}
+
+void print_table(const std::vector<verify::Item>& items, verify::GroupBy by) {
+  fmt::print("{}{}{}\n", verify::to_table(items, by), verify::list_failures(items), verify::summary_line(items));
+}
+
+int render(const Options& options) {
+  require_choice(options.format, "--format", {"table", "json"});
+  const verify::GroupBy by = parse_by(options.by);
+  if (options.directories.empty())
+    throw std::invalid_argument("DIR is missing; expected a directory with a report.json");
+  std::vector<verify::Item> items;
+  for (const std::string& directory : options.directories)
+    for (verify::Item& item : verify::read_report(directory)) items.push_back(std::move(item));
+  if (options.format == "json")
+    fmt::print("{}", verify::to_json(items));
+  else
+    print_table(items, by);
+  return verify::exit_status(items);
+}
+
+int merge(const Options& options) {
+  const verify::GroupBy by = parse_by(options.by);
+  const std::vector<verify::Item> items =
+      verify::merge_reports({options.directories.begin(), options.directories.end()});
+  verify::write_report(items, by, options.out);
+  print_table(items, by);
+  return verify::exit_status(items);
+}
+
+}  // namespace
+
+void add_report(CLI::App& app, int& status) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "report", "Renders reports, or merges those of shards (report merge); the exit status is that of the verdicts");
+  command->add_option("DIR", options->directories, "directories with a report.json, or such files");
+  command->add_option("--format", options->format, "table (the default) or json");
+  command->add_option("--by", options->by, "one block per variant (the default) or per case");
+
+  auto merged = std::make_shared<Options>();
+  CLI::App* merge_command =
+      command->add_subcommand("merge", "Writes one report for several; shards become the report of the whole sweep");
+  merge_command->add_option("OUT", merged->out, "directory to write")->required();
+  merge_command->add_option("DIR", merged->directories, "directories that verify --report wrote")->required();
+  merge_command->add_option("--by", merged->by, "one block per variant (the default) or per case");
+  merge_command->callback([merged, &status] { status = merge(*merged); });
+  command->callback([options, merge_command, &status] {
+    if (!merge_command->parsed()) status = render(*options);
+  });
+}
+
+}  // namespace mlstm::cli

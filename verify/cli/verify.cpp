@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+// mlstm verify: judges variants over a suite of problems, or recorded captures.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "cli.hpp"
+#include "mlstm/parallel_for.hpp"
+#include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/expect.hpp"
+#include "mlstm/verify/report.hpp"
+#include "mlstm/verify/sweep.hpp"
+
+namespace mlstm::cli {
+namespace {
+
+using verify::Item;
+using verify::Record;
+
+struct Options {
+  ProblemOptions problems;
+  ThreadsOption threads;
+  std::vector<std::string> variants, captures;
+  std::string convention, operand_dtype, expect, report, shard;
+  bool resume = false, require_all = false;
+
+  std::optional<Convention> fixed_convention() const {
+    if (convention.empty()) return {};
+    return parse_convention(convention, "--convention");
+  }
+};
+
+std::int64_t count_failures(const std::vector<Record>& records) {
+  return std::count_if(records.begin(), records.end(), [](const Record& record) {
+    return record.item.status != verify::Status::PASS && record.item.status != verify::Status::SKIPPED;
+  });
+}
+
+/// "i/n" with 1 <= i <= n.
+std::pair<std::int64_t, std::int64_t> parse_shard(const std::string& text) {
+  if (text.empty()) return {1, 1};
+  try {
+    const std::size_t slash = text.find('/');
+    if (slash == std::string::npos) throw std::invalid_argument("no slash");
+    const std::int64_t count = parse_integer(std::string_view(text).substr(slash + 1), "", 1);
+    const std::int64_t number = parse_integer(std::string_view(text).substr(0, slash), "", 1);
+    if (number <= count) return {number, count};
+  } catch (const std::invalid_argument&) {
+  }
+  throw std::invalid_argument(fmt::format("--shard is \"{}\"; expected i/n with 1 <= i <= n", text));
+}
+
+void publish(const std::vector<Item>& items, verify::GroupBy by, const std::string& report) {
+  fmt::print("{}{}{}\n", verify::to_table(items, by), verify::list_failures(items), verify::summary_line(items));
+  if (!report.empty()) verify::write_report(items, by, report);
+}
+
+int verify_suite(const Options& options) {
+  const auto [number, count] = parse_shard(options.shard);
+  if (options.resume && options.report.empty())
+    throw std::invalid_argument("--resume needs --report; expected the directory of the sweep to go on with");
+  const int threads = options.threads.value();
+  const verify::Plan plan = verify::make_plan(select_kernels(options.variants), options.problems.specs(),
+                                              options.problems.cases.empty(), options.fixed_convention());
+  const std::vector<verify::Unit> units = verify::shard_of(plan, number, count);
+  for (const std::string& line : plan.unselected)
+    fmt::print(stderr, "not run, supports no selected problem: {}\n", line);
+
+  std::optional<verify::Journal> journal;
+  if (!options.report.empty())
+    journal.emplace(options.report, plan, units, fmt::format("{}/{}", number, count), options.resume);
+  std::vector<Record> records;
+  {
+    Progress progress("problems", static_cast<std::int64_t>(units.size()));
+    verify::SweepOptions how;
+    how.threads = threads;
+    how.journal = journal ? &*journal : nullptr;
+    how.on_unit_done = [&](const verify::Unit&, const std::vector<Record>& done) {
+      progress.advance(count_failures(done));
+    };
+    records = verify::run_sweep(units, how);
+  }
+  const std::vector<Item> items = verify::finish(std::move(records));
+  publish(items, verify::GroupBy::variant, options.report);
+  return verify::exit_status(items);
+}
+
+struct CaptureFile {
+  std::filesystem::path path;
+  bool named_alone;
+};
+
+/// The files that `paths` name, each once. Paths that do not exist are reported and set `unreadable`.
+std::vector<CaptureFile> find_captures(const std::vector<std::string>& paths, bool& unreadable) {
+  std::vector<CaptureFile> files;
+  for (const std::string& path : paths) {
+    try {
+      const bool named_alone = !std::filesystem::is_directory(path);
+      for (const auto& file : verify::find_case_files({path})) {
+        const auto same =
+            std::find_if(files.begin(), files.end(), [&](const CaptureFile& f) { return f.path == file; });
+        if (same == files.end())
+          files.push_back({file, named_alone});
+        else
+          same->named_alone |= named_alone;
+      }
+    } catch (const verify::FileError& error) {
+      print_error(error.what());
+      unreadable = true;
+    }
+  }
+  return files;
+}
+
+/// Prints what is not as expected; true if nothing is.
+bool meets(const verify::Expectation& expected, const std::vector<Item>& items) {
+  for (const Item& item : items)
+    if (item.status != verify::Status::PASS && verify::is_expected(expected, item))
+      fmt::print("{} (expected)  {}  {}\n", verify::to_string(item.status), item.case_name, item.tensor);
+  const std::vector<std::string> different = verify::differences(expected, items);
+  for (const std::string& line : different) fmt::print("UNEXPECTED  {}\n", line);
+  if (different.empty()) fmt::print("all {} verdicts are as expected\n", items.size());
+  return different.empty();
+}
+
+int verify_captures(const Options& options) {
+  verify::CaptureOptions how;
+  how.judge.convention = options.fixed_convention();
+  if (!options.operand_dtype.empty()) how.judge.operand_dtype = parse_dtype(options.operand_dtype, "--operand-dtype");
+  how.judge.require_all = options.require_all;
+  std::optional<verify::Expectation> expected;
+  if (!options.expect.empty()) expected = verify::read_expectation(options.expect);
+
+  bool unreadable = false;
+  const std::vector<CaptureFile> files = find_captures(options.captures, unreadable);
+  const int threads = options.threads.value();
+  how.threads = files.size() > 1 && threads != 1 ? 1 : threads;
+  std::vector<std::vector<Record>> records(files.size());
+  std::vector<std::string> errors(files.size()), empty_files;
+  {
+    Progress progress("files", static_cast<std::int64_t>(files.size()));
+    std::mutex mutex;
+    parallel_for(static_cast<std::int64_t>(files.size()), threads, [&](std::int64_t n) {
+      const auto index = static_cast<std::size_t>(n);
+      verify::CaptureOptions mine = how;
+      mine.named_alone = files[index].named_alone;
+      try {
+        records[index] = verify::judge_capture(files[index].path, mine);
+        if (records[index].empty()) errors[index].clear();
+      } catch (const verify::FileError& error) {
+        errors[index] = error.what();
+      } catch (const std::exception& error) {
+        errors[index] = files[index].path.string() + ": " + error.what();
+      }
+      const std::lock_guard lock(mutex);
+      progress.advance(count_failures(records[index]));
+    });
+  }
+  std::vector<Record> all;
+  std::size_t without_kernel = 0;
+  for (std::size_t n = 0; n < files.size(); ++n) {
+    if (!errors[n].empty()) {
+      print_error(errors[n]);
+      unreadable = true;
+    } else if (records[n].empty()) {
+      ++without_kernel;
+    }
+    all.insert(all.end(), records[n].begin(), records[n].end());
+  }
+  if (without_kernel > 0)
+    fmt::print(stderr, "{} of {} files hold nothing of a kernel and were not judged\n", without_kernel, files.size());
+
+  verify::mistrust(all);
+  std::vector<Item> items;
+  for (Record& record : all) items.push_back(std::move(record.item));
+  publish(items, verify::GroupBy::item_case, options.report);
+  if (expected) {
+    const bool as_expected = meets(*expected, items);
+    return unreadable ? kBadArguments : !as_expected ? kFailed : items.empty() ? kNothingJudged : kOk;
+  }
+  return unreadable ? kBadArguments : verify::exit_status(items);
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, int& status) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "verify",
+      "Judges variants over a suite of problems, or recorded captures, element by element within error bounds");
+  options->problems.add_to(*command);
+  command->add_option("--variant", options->variants, "only variants whose key matches this glob; may be repeated")
+      ->delimiter(',')
+      ->group("Problems");
+  const std::string captures = "Captures";
+  auto* files =
+      command
+          ->add_option("--captures", options->captures,
+                       "judge these mlstm-case files, and those below these directories, instead of running "
+                       "variants. Files without /kernel: an error if named, left out (and counted) in directories")
+          ->group(captures);
+  command
+      ->add_option("--operand-dtype", options->operand_dtype,
+                   "what the matrix products read, e.g. tfloat32; overrides the capture's declaration")
+      ->needs(files)
+      ->group(captures);
+  command->add_flag("--require-all", options->require_all, "an absent output or gradient is a failure")
+      ->needs(files)
+      ->group(captures);
+  command
+      ->add_option("--expect", options->expect,
+                   "JSON object case -> tensor -> status: succeed if these are the verdicts, exactly")
+      ->needs(files)
+      ->group(captures);
+  command->add_option("--convention", options->convention,
+                      "exact or detached: the only gradient convention to run, or to judge captures under");
+  command->add_option("--report", options->report, "directory for report.json, junit.xml and summary.txt");
+  auto* shard =
+      command->add_option("--shard", options->shard, "i/n: only part i (from 1) of n; report merge joins them");
+  auto* resume =
+      command->add_flag("--resume", options->resume, "go on with the interrupted sweep in the --report directory");
+  options->threads.add_to(*command);
+  for (const char* name :
+       {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case", "--variant"})
+    files->excludes(command->get_option(name));
+  files->excludes(shard)->excludes(resume);
+  command->callback(
+      [options, &status] { status = options->captures.empty() ? verify_suite(*options) : verify_captures(*options); });
+}
+
+}  // namespace mlstm::cli

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reports: verdicts as JSON (contract §6), JUnit and readable text.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mlstm/verify/judge.hpp"
+
+namespace mlstm::verify {
+
+/// All statuses, in the order in which summaries list them.
+inline constexpr std::array kStatuses{Status::PASS,  Status::FAIL,    Status::MISTRUSTED, Status::SKIPPED,
+                                      Status::ERROR, Status::TIMEOUT, Status::STALE};
+
+/// "mlstm <version>": what reports and captures name as their source.
+std::string_view program_source();
+
+/// How often each status occurs; every status is a key.
+std::map<Status, std::int64_t> count_statuses(const std::vector<Item>& items);
+
+/// Exit status of a program that judged `items` (contract §6): 1 if something failed, errored, timed out, was
+/// mistrusted or stale; 3 if nothing was judged (skips judge nothing); else 0.
+int exit_status(const std::vector<Item>& items);
+
+/// Text of report.json: UTF-8, keys in contract order, one item a line. Non-finite numbers are null, and the note says
+/// so.
+std::string to_json(const std::vector<Item>& items);
+
+/// Inverse of to_json, up to non-finite numbers. Throws FileError that names `source` and what is wrong in it.
+std::vector<Item> parse_report(std::string_view text, const std::string& source);
+
+/// JUnit XML: one test suite per variant, one test case per item.
+std::string to_junit(const std::vector<Item>& items);
+
+enum class GroupBy { variant, item_case };
+
+/// One block per variant (or per case) with the largest error_ratio of every tensor, and the counts. `!` marks a
+/// tensor in which something did not pass.
+std::string to_table(const std::vector<Item>& items, GroupBy by);
+
+/// One entry per item that is neither PASS nor SKIPPED, with the line that reproduces it, then the skips. Empty if
+/// none.
+std::string list_failures(const std::vector<Item>& items);
+
+/// One line: counts of the statuses that occur, skips said aloud.
+std::string summary_line(const std::vector<Item>& items);
+
+/// "dk (detached): error_ratio 160 at [0, 0, 12, 3], ...": one item's verdict in words, without status and names.
+std::string describe(const Item& item);
+
+/// Writes report.json, junit.xml and summary.txt into `directory` (created if missing), each atomically.
+/// Throws FileError.
+void write_report(const std::vector<Item>& items, GroupBy by, const std::filesystem::path& directory);
+
+/// Reads `path`, a report.json or a directory that holds one. Throws FileError.
+std::vector<Item> read_report(const std::filesystem::path& path);
+
+/// Text of a whole file. Throws FileError.
+std::string read_text_file(const std::filesystem::path& path);
+
+/// `text` with every byte that is not part of valid UTF-8 replaced by U+FFFD.
+std::string to_utf8(std::string_view text);
+
+/// `word` as one POSIX shell word: quoted if it has to be.
+std::string shell_word(std::string_view word);
+
+}  // namespace mlstm::verify

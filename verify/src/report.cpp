@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mlstm/verify/report.hpp"
+
+#include <boost/json.hpp>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "mlstm/verify/case_file.hpp"
+
+namespace mlstm::verify {
+namespace json = boost::json;
+namespace {
+
+/// A finite number, or null and a remark about why.
+json::value number_or_null(const std::optional<double>& value, std::string_view name, std::string& note) {
+  if (!value) return nullptr;
+  if (std::isfinite(*value)) return *value;
+  if (!note.empty()) note += "; ";
+  note += std::string(name) + " is " + (std::isnan(*value) ? "NaN" : *value > 0 ? "+Inf" : "-Inf");
+  return nullptr;
+}
+
+json::object to_object(const Item& item) {
+  std::string note = to_utf8(item.note);
+  for (std::size_t n = 0; n < item.hides.size(); ++n)
+    note += n > 0 ? ", " + item.hides[n] : (note.empty() ? "" : "; ") + ("the bound would hide: " + item.hides[n]);
+  json::object object;
+  object["variant"] = to_utf8(item.variant);
+  object["case"] = to_utf8(item.case_name);
+  object["tensor"] = item.tensor;
+  object["convention"] = item.convention.empty() ? json::value(nullptr) : json::value(item.convention);
+  object["status"] = to_string(item.status);
+  object["error_ratio"] = number_or_null(item.error_ratio, "error_ratio", note);
+  object["max_abs_error"] = number_or_null(item.max_abs_error, "max_abs_error", note);
+  object["rel_frobenius"] = number_or_null(item.rel_frobenius, "rel_frobenius", note);
+  object["worst_index"] = json::array(item.worst_index.begin(), item.worst_index.end());
+  object["repro"] = to_utf8(item.repro);
+  object["note"] = note;
+  return object;
+}
+
+const json::value& member(const json::object& object, const char* key, const std::string& where) {
+  const json::value* value = object.if_contains(key);
+  if (value == nullptr) throw FileError(where + " has no \"" + key + "\"");
+  return *value;
+}
+
+std::string text_of(const json::object& object, const char* key, const std::string& where) {
+  const json::value& value = member(object, key, where);
+  if (value.is_null()) return {};
+  if (!value.is_string()) throw FileError(where + ": \"" + key + "\" is no string");
+  return std::string(std::string_view(value.as_string()));
+}
+
+std::optional<double> number_of(const json::object& object, const char* key, const std::string& where) {
+  const json::value& value = member(object, key, where);
+  if (value.is_null()) return {};
+  if (!value.is_number()) throw FileError(where + ": \"" + key + "\" is neither a number nor null");
+  return value.to_number<double>();
+}
+
+Item item_of(const json::value& value, const std::string& where) {
+  if (!value.is_object()) throw FileError(where + " is no object");
+  const json::object& object = value.as_object();
+  Item item;
+  item.variant = text_of(object, "variant", where);
+  item.case_name = text_of(object, "case", where);
+  item.tensor = text_of(object, "tensor", where);
+  item.convention = text_of(object, "convention", where);
+  try {
+    item.status = parse_status(text_of(object, "status", where));
+  } catch (const std::invalid_argument& error) {
+    throw FileError(where + ": " + error.what());
+  }
+  item.error_ratio = number_of(object, "error_ratio", where);
+  item.max_abs_error = number_of(object, "max_abs_error", where);
+  item.rel_frobenius = number_of(object, "rel_frobenius", where);
+  const json::value& index = member(object, "worst_index", where);
+  if (!index.is_array()) throw FileError(where + ": \"worst_index\" is no array");
+  for (const json::value& coordinate : index.as_array()) {
+    if (!coordinate.is_int64()) throw FileError(where + ": \"worst_index\" holds something that is no integer");
+    item.worst_index.push_back(coordinate.as_int64());
+  }
+  item.repro = text_of(object, "repro", where);
+  item.note = text_of(object, "note", where);
+  return item;
+}
+
+/// Length of the valid UTF-8 sequence at the start of `text`, 0 if there is none.
+std::size_t utf8_length(std::string_view text) {
+  const auto byte = [&](std::size_t n) { return static_cast<unsigned char>(text[n]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return 1;
+  const std::size_t length = lead >= 0xc2 && lead < 0xe0   ? 2
+                             : lead >= 0xe0 && lead < 0xf0 ? 3
+                             : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                           : 0;
+  if (length == 0 || text.size() < length) return 0;
+  for (std::size_t n = 1; n < length; ++n)
+    if ((byte(n) & 0xc0) != 0x80) return 0;
+  // Overlong forms, surrogates and code points above U+10FFFF.
+  if ((lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) >= 0xa0)) return 0;
+  if ((lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) >= 0x90)) return 0;
+  return length;
+}
+
+}  // namespace
+
+std::string_view program_source() { return "mlstm " MLSTM_VERSION; }
+
+std::map<Status, std::int64_t> count_statuses(const std::vector<Item>& items) {
+  std::map<Status, std::int64_t> counts;
+  for (const Status status : kStatuses) counts[status] = 0;
+  for (const Item& item : items) ++counts[item.status];
+  return counts;
+}
+
+int exit_status(const std::vector<Item>& items) {
+  const auto counts = count_statuses(items);
+  const auto total = static_cast<std::int64_t>(items.size());
+  const std::int64_t passed = counts.at(Status::PASS), skipped = counts.at(Status::SKIPPED);
+  if (passed + skipped != total) return 1;
+  return passed == 0 ? 3 : 0;
+}
+
+std::string to_json(const std::vector<Item>& items) {
+  json::object summary;
+  for (const auto& counts = count_statuses(items); const Status status : kStatuses)
+    summary[to_string(status)] = counts.at(status);
+  std::string text = "{\"summary\": " + json::serialize(summary) + ",\n\"items\": [";
+  const char* separator = "\n";
+  for (const Item& item : items) {
+    text += separator + json::serialize(to_object(item));
+    separator = ",\n";
+  }
+  return text + "\n]}\n";
+}
+
+std::vector<Item> parse_report(std::string_view text, const std::string& source) {
+  json::error_code error;
+  const json::value root = json::parse(text, error);
+  if (error) throw FileError(source + ": not JSON (" + error.message() + ")");
+  const json::object* object = root.if_object();
+  const json::value* list = object != nullptr ? object->if_contains("items") : nullptr;
+  if (list == nullptr || !list->is_array()) throw FileError(source + ": expected an object with an array \"items\"");
+  std::vector<Item> items;
+  for (const json::value& value : list->as_array())
+    items.push_back(item_of(value, source + ": item " + std::to_string(items.size())));
+  return items;
+}
+
+void write_report(const std::vector<Item>& items, GroupBy by, const std::filesystem::path& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) throw FileError(directory.string() + ": cannot create the directory (" + error.message() + ")");
+  write_text_file(directory / "junit.xml", to_junit(items));
+  write_text_file(directory / "summary.txt", to_table(items, by) + list_failures(items) + summary_line(items) + "\n");
+  // Last: whoever finds report.json finds the other two complete.
+  write_text_file(directory / "report.json", to_json(items));
+}
+
+std::vector<Item> read_report(const std::filesystem::path& path) {
+  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "report.json" : path;
+  return parse_report(read_text_file(file), file.string());
+}
+
+std::string read_text_file(const std::filesystem::path& path) {
+  if (std::filesystem::is_directory(path)) throw FileError(path.string() + ": is a directory; expected a file");
+  std::ifstream stream(path, std::ios::binary);
+  std::ostringstream text;
+  if (!stream || !(text << stream.rdbuf() || stream.peek() == std::ifstream::traits_type::eof()))
+    throw FileError(path.string() + ": cannot be read");
+  return text.str();
+}
+
+std::string to_utf8(std::string_view text) {
+  std::string valid;
+  valid.reserve(text.size());
+  while (!text.empty()) {
+    const std::size_t length = utf8_length(text);
+    valid += length == 0 ? std::string_view("\xEF\xBF\xBD") : text.substr(0, length);
+    text.remove_prefix(length == 0 ? 1 : length);
+  }
+  return valid;
+}
+
+std::string shell_word(std::string_view word) {
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+  if (!word.empty() && word.find_first_not_of(plain) == std::string_view::npos) return std::string(word);
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+}  // namespace mlstm::verify
