@@ -15,6 +15,8 @@ inline VariantInfo eigen_variant(Module module, std::string name, std::string de
   info.module = module;
   info.name = std::move(name);
   info.description = std::move(description);
+  info.full_precision_rows = true;
+  info.straddling_gate_gradients = true;
   info.dtypes = {DType::float64, DType::float32, DType::bfloat16, DType::float16};
   info.gates = {Gate::exp, Gate::sigmoid};
   info.gradient_conventions = {Convention::exact, Convention::detached};

@@ -244,6 +244,10 @@ KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convent
   data.convention = convention;
   data.operand_dtype = info.operand_dtype;
   data.state_dtype = info.state_dtype;
+  // What the bounds need to know beside the contract's attributes.
+  if (info.full_precision_rows)
+    data.attributes["saved_dtype"] = std::string(to_string(state_dtype_of(c.problem.dtype)));
+  if (info.straddling_gate_gradients) data.attributes["gate_gradient"] = std::string("straddling");
   data.attributes["device"] = std::string(to_string(info.device));
   for (const auto& [name, bytes] : results) {
     const std::string tensor = tensor_of(name);

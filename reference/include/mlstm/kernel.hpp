@@ -32,13 +32,16 @@ struct VariantInfo {
   std::vector<Gate> gates;
   std::vector<Convention> gradient_conventions;  ///< empty for a forward-only variant
   std::vector<StabilizerInit> stabilizer_init;   ///< the ones it can run
-  std::optional<DType> operand_dtype;  ///< what matrix products read, if not the problem's dtype
-  std::optional<DType> state_dtype;    ///< what chunk states are kept in, if not state_dtype_of(dtype)
-  bool unnormalized = true;            ///< takes sigmoid problems without normalize
-  bool initial_states = false;         ///< takes c_initial, n_initial, m_initial (and gives their gradients)
-  bool last_states = false;            ///< returns c_last, n_last, m_last
-  bool last_state_cotangents = false;  ///< takes cotangents of the last states
-  SizeLimit S, L, DHQK, DHV;           ///< L is looked at by chunkwise variants only
+  std::optional<DType> operand_dtype;            ///< what matrix products read, if not the problem's dtype
+  std::optional<DType> state_dtype;              ///< what chunk states are kept in, if not state_dtype_of(dtype)
+  bool full_precision_rows =
+      false;  ///< m and d are saved for the backward pass in the state dtype, not in the problem's
+  bool straddling_gate_gradients = false;  ///< df from unrounded terms over pairs j < r <= t: held to a tighter bound
+  bool unnormalized = true;                ///< takes sigmoid problems without normalize
+  bool initial_states = false;             ///< takes c_initial, n_initial, m_initial (and gives their gradients)
+  bool last_states = false;                ///< returns c_last, n_last, m_last
+  bool last_state_cotangents = false;      ///< takes cotangents of the last states
+  SizeLimit S, L, DHQK, DHV;               ///< L is looked at by chunkwise variants only
   Device device = Device::cpu;
 
   /// Full key: "<module>--<name>".
@@ -60,9 +63,9 @@ struct BackwardArgs {
   Convention convention = Convention::exact;
   const void *q = nullptr, *k = nullptr, *v = nullptr, *i = nullptr, *f = nullptr;
   const void *c_initial = nullptr, *n_initial = nullptr, *m_initial = nullptr;
-  const void *h = nullptr;      ///< the output of forward
+  const void* h = nullptr;      ///< the output of forward
   const void* saved = nullptr;  ///< what forward saved
-  const void *dh = nullptr;     ///< cotangents; null = zero
+  const void* dh = nullptr;     ///< cotangents; null = zero
   const void *dc_last = nullptr, *dn_last = nullptr, *dm_last = nullptr;
   void *dq = nullptr, *dk = nullptr, *dv = nullptr, *di = nullptr, *df = nullptr;
   void *dc_initial = nullptr, *dn_initial = nullptr, *dm_initial = nullptr;  ///< null: not wanted
