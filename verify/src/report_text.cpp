@@ -31,7 +31,9 @@ struct Cell {
   void add(const Item& item) {
     present = true;
     bad |= item.status != Status::PASS;
-    if (item.error_ratio && !(*item.error_ratio <= error_ratio)) error_ratio = *item.error_ratio;  // NaN is the worst
+    // NaN is the worst: it replaces every number, and no number replaces it.
+    if (item.error_ratio && !std::isnan(error_ratio) && !(*item.error_ratio <= error_ratio))
+      error_ratio = *item.error_ratio;
   }
   std::string text() const {
     if (!present) return "";

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: unit
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <boost/property_tree/ptree.hpp>
+#include <boost/property_tree/xml_parser.hpp>
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+#include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/expect.hpp"
+#include "mlstm/verify/report.hpp"
+#include "mlstm/verify/sweep.hpp"
+
+namespace {
+using namespace mlstm::verify;
+namespace json = boost::json;
+namespace fs = std::filesystem;
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+Item item_of(const std::string& tensor, Status status, const std::string& case_name = "c1") {
+  Item item;
+  item.variant = "chunkwise--native_eigen_ownbw";
+  item.case_name = case_name;
+  item.tensor = tensor;
+  if (tensor.front() == 'd') item.convention = "exact";
+  item.status = status;
+  item.error_ratio = 0.5;
+  item.max_abs_error = 1e-7;
+  item.rel_frobenius = 2e-7;
+  item.worst_index = {0, 1, 2};
+  item.repro = "mlstm verify --case \"x\"";
+  return item;
+}
+
+Record record_of(const std::string& tensor, Status status, const std::string& note, const std::string& dtype,
+                 std::int64_t unit = 0) {
+  Record record;
+  record.item = item_of(tensor, status, "c" + std::to_string(unit));
+  record.item.note = note;
+  record.dtype = dtype;
+  record.regime = "standard";
+  record.unit = unit;
+  return record;
+}
+
+/// A directory that is gone when the test is over.
+struct TemporaryDirectory {
+  fs::path path = fs::temp_directory_path() / ("mlstm_report_test_" + std::to_string(getpid()));
+  TemporaryDirectory() { fs::create_directories(path); }
+  ~TemporaryDirectory() { fs::remove_all(path); }
+};
+
+Plan plan_of(std::int64_t units) {
+  Plan plan;
+  plan.id = "plan";
+  for (std::int64_t n = 0; n < units; ++n) {
+    plan.units.emplace_back();
+    plan.units.back().index = n;
+  }
+  return plan;
+}
+
+std::vector<Record> verdicts_of(const Unit& unit) {
+  // Only the first problem can tell anything about dq.
+  Record h = record_of("h", Status::PASS, "", "float32", unit.index);
+  h.item.error_ratio = unit.index == 2 ? kInf : 1.0 / 3.0 * static_cast<double>(unit.index);
+  h.item.hides = {"doubled"};
+  return {h, record_of("dq", Status::PASS, unit.index == 0 ? "" : "trivial: zeros would pass", "float32", unit.index)};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(report_json_has_the_keys_of_the_contract_in_order) {
+  const json::value root = json::parse(to_json({item_of("h", Status::PASS), item_of("dq", Status::FAIL)}));
+  std::vector<std::string> statuses;
+  for (const auto& [key, value] : root.at("summary").as_object()) statuses.emplace_back(key);
+  const std::vector<std::string> all{"PASS", "FAIL", "MISTRUSTED", "SKIPPED", "ERROR", "TIMEOUT", "STALE"};
+  BOOST_TEST(statuses == all, boost::test_tools::per_element());
+  BOOST_TEST(root.at("summary").at("FAIL").as_int64() == 1);
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : root.at("items").at(1).as_object()) keys.emplace_back(key);
+  const std::vector<std::string> expected{"variant",     "case",        "tensor",        "convention",
+                                          "status",      "error_ratio", "max_abs_error", "rel_frobenius",
+                                          "worst_index", "repro",       "note"};
+  BOOST_TEST(keys == expected, boost::test_tools::per_element());
+  BOOST_TEST(root.at("items").at(0).at("convention").is_null());
+  BOOST_TEST(root.at("items").at(1).at("convention").as_string() == "exact");
+  BOOST_TEST(root.at("items").at(0).at("worst_index").at(2).as_int64() == 2);
+}
+
+BOOST_AUTO_TEST_CASE(report_json_writes_non_finite_numbers_as_null_and_says_so) {
+  Item item = item_of("h", Status::FAIL);
+  item.error_ratio = kInf;
+  item.max_abs_error = std::nan("");
+  const json::value written = json::parse(to_json({item})).at("items").at(0);
+  BOOST_TEST(written.at("error_ratio").is_null());
+  BOOST_TEST(written.at("max_abs_error").is_null());
+  BOOST_TEST(written.at("note").as_string() == "error_ratio is +Inf; max_abs_error is NaN");
+}
+
+BOOST_AUTO_TEST_CASE(report_json_is_utf8_whatever_a_file_calls_its_case) {
+  Item item = item_of("h", Status::PASS, "caf\xc3\xa9 \xff\xed\xa0\x80 \"quoted\"\n");
+  const json::value written = json::parse(to_json({item})).at("items").at(0);
+  BOOST_TEST(written.at("case").as_string() ==
+             "caf\xc3\xa9 \xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD \"quoted\"\n");
+}
+
+BOOST_AUTO_TEST_CASE(a_report_is_read_back_as_it_was_written) {
+  Item skipped;
+  skipped.variant = "chunkwise--x_cuda";
+  skipped.status = Status::SKIPPED;
+  const std::string text = to_json({item_of("h", Status::PASS), item_of("dm_initial", Status::STALE), skipped});
+  BOOST_TEST(to_json(parse_report(text, "test")) == text);
+}
+
+BOOST_AUTO_TEST_CASE(a_damaged_report_is_refused_with_its_name_and_the_fault) {
+  const auto message_of = [](const std::string& text) -> std::string {
+    try {
+      parse_report(text, "r.json");
+    } catch (const FileError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  BOOST_TEST(message_of("{").starts_with("r.json: not JSON"));
+  BOOST_TEST(message_of("[]") == "r.json: expected an object with an array \"items\"");
+  BOOST_TEST(message_of(R"({"items": [{}]})") == "r.json: item 0 has no \"variant\"");
+  std::string text = to_json({item_of("h", Status::PASS)});
+  text.replace(text.find("\"PASS\",\"error"), 6, "\"GOOD\"");
+  BOOST_TEST(message_of(text).starts_with("r.json: item 0: status is \"GOOD\"; expected PASS"));
+}
+
+BOOST_AUTO_TEST_CASE(junit_is_well_formed_and_counts_every_kind) {
+  std::vector<Item> items{item_of("h", Status::PASS, "<&\"'>\x01"), item_of("dq", Status::FAIL),
+                          item_of("dk", Status::MISTRUSTED), item_of("dv", Status::STALE),
+                          item_of("h", Status::SKIPPED)};
+  items[1].note = "a < b & \"c\"";
+  std::istringstream xml(to_junit(items));
+  boost::property_tree::ptree tree;
+  BOOST_REQUIRE_NO_THROW(boost::property_tree::read_xml(xml, tree));
+  const auto& suites = tree.get_child("testsuites");
+  BOOST_TEST(suites.get<int>("<xmlattr>.tests") == 5);
+  BOOST_TEST(suites.get<int>("<xmlattr>.failures") == 2);
+  BOOST_TEST(suites.get<int>("<xmlattr>.errors") == 1);
+  BOOST_TEST(suites.get<int>("<xmlattr>.skipped") == 1);
+  const auto& first = suites.get_child("testsuite.testcase");
+  BOOST_TEST(first.get<std::string>("<xmlattr>.name") == "<&\"'>? h");
+  BOOST_TEST(to_junit(items).find("a &lt; b &amp; &quot;c&quot;") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(exit_status_follows_the_contract) {
+  const auto status_of = [](std::initializer_list<Status> statuses) {
+    std::vector<Item> items;
+    for (const Status status : statuses) items.push_back(item_of("h", status));
+    return exit_status(items);
+  };
+  BOOST_TEST(status_of({}) == 3);
+  BOOST_TEST(status_of({Status::SKIPPED}) == 3);
+  BOOST_TEST(status_of({Status::PASS, Status::SKIPPED}) == 0);
+  for (const Status bad : {Status::FAIL, Status::MISTRUSTED, Status::ERROR, Status::TIMEOUT, Status::STALE}) {
+    BOOST_TEST(status_of({Status::PASS, bad}) == 1);
+    BOOST_TEST(status_of({bad, Status::SKIPPED}) == 1);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_table_shows_the_largest_ratio_and_marks_what_did_not_pass) {
+  std::vector<Item> items{item_of("h", Status::PASS), item_of("h", Status::PASS), item_of("dq", Status::FAIL)};
+  items[1].error_ratio = 0.75;
+  items[2].error_ratio = 160;
+  const std::string table = to_table(items, GroupBy::variant);
+  BOOST_TEST(table.find("0.750") != std::string::npos);
+  BOOST_TEST(table.find("0.500") == std::string::npos);
+  BOOST_TEST(table.find("160!") != std::string::npos);
+  BOOST_TEST(table.find("2 PASS, 1 FAIL") != std::string::npos);
+  // NaN is worse than any number, in whatever order the items come.
+  for (const bool first : {true, false}) {
+    items = {item_of("h", Status::PASS), item_of("h", Status::FAIL)};
+    items[first ? 0 : 1].error_ratio = std::nan("");
+    BOOST_TEST(to_table(items, GroupBy::variant).find("nan!") != std::string::npos);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(every_failure_is_listed_with_its_reproduction_line) {
+  std::vector<Item> items{item_of("h", Status::PASS), item_of("dq", Status::FAIL), item_of("dk", Status::ERROR)};
+  items[1].repro = "mlstm verify --case \"one\"";
+  items[2].repro = "mlstm verify --case \"two\"";
+  const std::string text = list_failures(items);
+  BOOST_TEST(text.find("\n            mlstm verify --case \"one\"\n") != std::string::npos);
+  BOOST_TEST(text.find("\n            mlstm verify --case \"two\"\n") != std::string::npos);
+  BOOST_TEST(text.find("--case \"x\"") == std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(shell_words_survive_a_shell) {
+  BOOST_TEST(shell_word("a/b-c_1.h5") == "a/b-c_1.h5");
+  BOOST_TEST(shell_word("two words") == "'two words'");
+  BOOST_TEST(shell_word("it's") == "'it'\\''s'");
+  BOOST_TEST(shell_word("") == "''");
+}
+
+BOOST_AUTO_TEST_CASE(an_expectation_is_met_only_by_exactly_its_items) {
+  const std::vector<Item> items{item_of("h", Status::PASS), item_of("dk", Status::FAIL)};
+  const Expectation expected = parse_expectation(R"({"c1": {"h": "PASS", "dk": "FAIL"}})", "e.json");
+  BOOST_TEST(differences(expected, items).empty());
+  BOOST_TEST(is_expected(expected, items[1]));
+  const auto only = [&](std::vector<Item> judged, const char* line) {
+    const std::vector<std::string> lines = differences(expected, judged);
+    BOOST_REQUIRE(lines.size() == 1);
+    BOOST_TEST(lines.front() == line);
+  };
+  only({item_of("h", Status::PASS), item_of("dk", Status::PASS)}, "c1 dk: expected FAIL, got PASS");
+  only({item_of("h", Status::PASS)}, "c1 dk: expected FAIL, was not judged");
+  only({items[0], items[1], item_of("dv", Status::PASS)}, "c1 dv: expected nothing, got PASS");
+  only({items[0], items[1], item_of("h", Status::PASS, "c2")}, "c2 h: expected nothing, got PASS");
+  // A second verdict on the same tensor cannot hide behind the first.
+  only({items[0], items[1], item_of("h", Status::FAIL)}, "c1 h: expected PASS, got FAIL");
+}
+
+BOOST_AUTO_TEST_CASE(the_expectation_made_of_items_is_met_by_them) {
+  const std::vector<Item> items{item_of("h", Status::PASS), item_of("dk", Status::FAIL),
+                                item_of("h", Status::ERROR, "c2")};
+  BOOST_TEST(differences(parse_expectation(expectation_of(items), "e.json"), items).empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_malformed_expectation_is_refused) {
+  for (const char* text : {"", "[]", R"({"c1": 3})", R"({"c1": {"h": 3}})", R"({"c1": {"h": "pass"}})"})
+    BOOST_CHECK_THROW(parse_expectation(text, "e.json"), FileError);
+}
+
+BOOST_AUTO_TEST_CASE(a_tensor_that_is_trivial_in_every_problem_is_mistrusted) {
+  std::vector<Record> records{record_of("h", Status::PASS, "", "float32", 0),
+                              record_of("dq", Status::PASS, "trivial: zeros would pass", "float32", 0),
+                              record_of("dq", Status::PASS, "trivial: zeros would pass", "bfloat16", 1),
+                              record_of("dq", Status::PASS, "", "bfloat16", 2),
+                              record_of("df", Status::PASS, "trivial: zero by definition", "float32", 0),
+                              record_of("di", Status::FAIL, "trivial: zeros would pass", "float32", 0)};
+  mistrust(records);
+  BOOST_CHECK(records[0].item.status == Status::PASS);
+  BOOST_CHECK(records[1].item.status == Status::MISTRUSTED);  // the telling problem has another dtype
+  BOOST_CHECK(records[2].item.status == Status::PASS);        // another problem of the dtype tells
+  BOOST_CHECK(records[4].item.status == Status::PASS);        // zero by definition
+  BOOST_CHECK(records[5].item.status == Status::FAIL);
+}
+
+BOOST_AUTO_TEST_CASE(hidden_wrong_answers_are_counted_by_regime) {
+  std::vector<Record> records{record_of("h", Status::PASS, "", "float32"),
+                              record_of("df", Status::PASS, "", "float32")};
+  BOOST_TEST(list_hidden_wrong_answers(records).empty());
+  records[1].item.hides = {"zero"};
+  records[1].regime = "input_closed";
+  BOOST_TEST(list_hidden_wrong_answers(records).find("zero      in 1 of 2 regimes: input_closed (df)") !=
+             std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(merged_shards_give_the_report_of_the_whole_sweep) {
+  const TemporaryDirectory directory;
+  const Plan plan = plan_of(7);
+  std::vector<Record> all;
+  for (const Unit& unit : plan.units)
+    for (const Record& record : verdicts_of(unit)) all.push_back(record);
+  std::vector<fs::path> parts;
+  for (std::int64_t number = 1; number <= 3; ++number) {
+    const std::vector<Unit> units = shard_of(plan, number, 3);
+    parts.push_back(directory.path / std::to_string(number));
+    Journal journal(parts.back(), plan, units, std::to_string(number) + "/3", false);
+    for (const Unit& unit : units) journal.append(unit, verdicts_of(unit));
+  }
+  // In the shards without the first problem, dq taken alone would be mistrusted.
+  BOOST_TEST(to_json(merge_reports({parts[2], parts[0], parts[1]})) == to_json(finish(all)));
+  BOOST_TEST(exit_status(finish(all)) == 0);
+  BOOST_CHECK_THROW(merge_reports({parts[0], parts[1]}), FileError);
+  BOOST_CHECK_THROW(merge_reports({parts[0], parts[1], parts[2], parts[1]}), FileError);
+}
+
+BOOST_AUTO_TEST_CASE(an_interrupted_journal_goes_on_where_it_stopped) {
+  const TemporaryDirectory directory;
+  const fs::path file = directory.path / "journal.jsonl";
+  const Plan plan = plan_of(3);
+  {
+    Journal journal(directory.path, plan, plan.units, "1/1", false);
+    journal.append(plan.units[0], verdicts_of(plan.units[0]));
+    journal.append(plan.units[2], verdicts_of(plan.units[2]));
+  }
+  BOOST_CHECK_THROW(merge_reports({directory.path}), FileError);  // unfinished
+  fs::resize_file(file, fs::file_size(file) - 5);                 // killed in the middle of a line
+  {
+    Journal journal(directory.path, plan, plan.units, "1/1", true);
+    BOOST_TEST(journal.done().size() == 1u);
+    BOOST_TEST(journal.done().contains(0));
+    journal.append(plan.units[1], verdicts_of(plan.units[1]));
+    journal.append(plan.units[2], verdicts_of(plan.units[2]));
+  }
+  std::vector<Record> all;
+  for (const Unit& unit : plan.units)
+    for (const Record& record : verdicts_of(unit)) all.push_back(record);
+  BOOST_TEST(to_json(merge_reports({directory.path})) == to_json(finish(all)));
+
+  Plan other = plan;
+  other.id = "another plan";
+  BOOST_CHECK_THROW(Journal(directory.path, other, other.units, "1/1", true), FileError);
+  BOOST_CHECK_THROW(Journal(directory.path, plan, plan.units, "1/2", true), FileError);
+  BOOST_TEST(Journal(directory.path, other, other.units, "1/1", false).done().empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_report_directory_holds_all_three_forms) {
+  const TemporaryDirectory directory;
+  const std::vector<Item> items{item_of("h", Status::PASS), item_of("dq", Status::FAIL)};
+  write_report(items, GroupBy::variant, directory.path / "new");
+  BOOST_TEST(read_text_file(directory.path / "new/report.json") == to_json(items));
+  BOOST_TEST(read_text_file(directory.path / "new/junit.xml") == to_junit(items));
+  BOOST_TEST(read_text_file(directory.path / "new/summary.txt").ends_with(summary_line(items) + "\n"));
+  BOOST_TEST(to_json(read_report(directory.path / "new")) == to_json(items));
+  BOOST_CHECK_THROW(read_report(directory.path / "absent"), FileError);
+}
