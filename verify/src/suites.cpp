@@ -17,8 +17,10 @@ namespace {
 using Specs = std::vector<ProblemSpec>;
 using Words = std::vector<std::string>;
 
+const Words kDTypes{"float64", "float32", "bfloat16", "float16"};
+
 /// The lines in each dtype.
-void add_lines(Specs& specs, const Words& lines, const Words& dtypes = {"float64", "float32", "bfloat16", "float16"}) {
+void add_lines(Specs& specs, const Words& lines, const Words& dtypes = kDTypes) {
   for (const std::string& line : lines)
     for (const std::string& dtype : dtypes) specs.push_back(parse_spec(line + ",dtype=" + dtype));
 }
@@ -27,8 +29,9 @@ void add_lines(Specs& specs, const Words& lines, const Words& dtypes = {"float64
 // DHQK = DHV and both orders of DHQK != DHV, eps 0 to 1, given and returned states.
 Specs smoke() {
   Specs specs;
-  add_lines(specs, {"regime=standard,NH=2,S=128,DHQK=16,DHV=32,L=32",
-                    "regime=forget6,NH=2,S=100,DHQK=32,DHV=32,L=16,eps=0.01"});
+  add_lines(specs,
+            {"regime=standard,NH=2,S=128,DHQK=16,DHV=32,L=32", "regime=forget6,NH=2,S=100,DHQK=32,DHV=32,L=16,eps=0.01",
+             "regime=forget3,B=2,NH=2,S=1,DHQK=32,DHV=64,L=16,initial_states=1"});
   add_lines(specs,
             {"regime=forget3,B=2,NH=2,S=128,DHQK=64,DHV=64,L=64,eps=1",
              "regime=forget6,S=160,DHQK=64,DHV=128,L=64,initial_states=1,last_state_cotangents=1"},
@@ -48,6 +51,7 @@ Specs smoke() {
              "regime=input_open,S=96,DHQK=32,DHV=16,L=32,eps=1", "regime=crossover,NH=2,S=100,DHQK=16,DHV=16,L=32",
              "regime=xlstm7b,NH=2,S=128,DHQK=32,DHV=64,L=64", "regime=wide,S=64,DHQK=16,DHV=16,L=16",
              "regime=retrieval,S=128,DHQK=32,DHV=32,L=32",
+             "regime=forget3,gate=sigmoid,S=1,DHQK=16,DHV=32,L=16,initial_states=1",
              "regime=forget6,gate=sigmoid,normalize=0,S=100,DHQK=16,DHV=16,L=32,initial_states=1"},
             {"bfloat16"});
   add_lines(specs,
@@ -61,21 +65,27 @@ Specs smoke() {
 }
 
 /// regime x dtype with the rest as in `rest`.
-void add_regimes(Specs& specs, const Words& names, const std::string& rest) {
-  for (const std::string& regime : names) add_lines(specs, {"regime=" + regime + "," + rest});
+void add_regimes(Specs& specs, const Words& names, const std::string& rest, const Words& dtypes = kDTypes) {
+  for (const std::string& regime : names) add_lines(specs, {"regime=" + regime + "," + rest}, dtypes);
+}
+
+Words regime_words() {
+  Words names;
+  for (const Regime& regime : regimes()) names.push_back(regime.name);
+  return names;
 }
 
 Specs standard() {
   Specs specs;
   // every regime in every dtype, several chunks
-  for (const Regime& regime : regimes()) add_regimes(specs, {regime.name}, "NH=3,S=256,DHQK=64,DHV=64,L=64");
+  add_regimes(specs, regime_words(), "NH=3,S=256,DHQK=64,DHV=64,L=64");
   // eps: missing, squared or inside the maximum; the gradient through the stabiliser
   for (const std::string eps : {"0", "0.01", "1"})
     add_regimes(specs, {"standard", "forget6", "input_open", "large_m", "crossover"},
                 "NH=2,S=192,DHQK=32,DHV=64,L=32,eps=" + eps);
   // the other start of the stabiliser
-  add_regimes(specs, {"standard", "input_closed", "crossover", "forget6", "forget_underflow"},
-              "NH=2,S=200,DHQK=64,DHV=32,L=64,stabilizer_init=neg_inf,eps=0.01");
+  add_regimes(specs, regime_words(), "NH=3,S=200,DHQK=64,DHV=32,L=64,stabilizer_init=neg_inf,eps=0.01",
+              {"float32", "bfloat16"});
   // sigmoid gate
   for (const std::string normalize : {"0", "1"})
     add_regimes(specs, {"standard", "forget6", "input_closed", "crossover", "extreme", "forget_underflow", "xlstm7b"},
@@ -88,6 +98,10 @@ Specs standard() {
     add_regimes(specs, {"forget6"},
                 "gate=sigmoid,normalize=" + normalize +
                     ",NH=2,S=160,DHQK=64,DHV=64,L=64,initial_states=1,last_state_cotangents=1");
+  // decoding: one step from given states
+  add_regimes(specs, {"standard", "forget_underflow", "input_closed", "large_m", "crossover", "extreme", "zero_q"},
+              "B=4,NH=2,S=1,DHQK=64,DHV=128,L=64,initial_states=1");
+  add_regimes(specs, {"standard"}, "gate=sigmoid,B=4,NH=2,S=1,DHQK=64,DHV=128,L=64,initial_states=1,eps=0.01");
   // geometry: one step, S around L, ragged tails, dimensions of one, odd and unequal dimensions, heads, chunk sizes
   for (const std::string geometry :
        {"S=1,DHQK=64,DHV=64,L=64", "S=2,DHQK=1,DHV=1,L=1", "S=33,DHQK=1,DHV=7,L=16", "S=63,DHQK=64,DHV=64,L=64",

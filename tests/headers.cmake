@@ -1,0 +1,15 @@
+# Every public header compiles alone, and twice: one generated source per header, built with everything else.
+set(generated)
+foreach(include_dir reference/include verify/include)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/${include_dir}
+       ${PROJECT_SOURCE_DIR}/${include_dir}/*.hpp)
+  foreach(header IN LISTS headers)
+    string(MAKE_C_IDENTIFIER ${header} name)
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/headers/${name}.cpp)
+    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${header}\"\n#include \"${header}\"\n")
+    list(APPEND generated ${source})
+  endforeach()
+endforeach()
+add_library(mlstm_headers OBJECT ${generated})
+target_link_libraries(mlstm_headers PRIVATE mlstm_verify Eigen3::Eigen mlstm_options)
+target_compile_options(mlstm_headers PRIVATE -O0 -g0)

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: unit
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kLongestFile = 600;
+const fs::path kRoot = MLSTM_SOURCE_DIR;
+
+/// Files whose path starts with `folder` and matches `file` may not include what matches `forbidden`.
+struct Rule {
+  std::string folder;
+  std::regex file, forbidden;
+  std::string because;
+};
+
+const std::regex kAnyFile(".*"), kDeviceFile(".*\\.cuh?"),
+    kThirdParty("(xtensor|xtl|Eigen|unsupported|boost|fmt|CLI|Random123|openssl|hdf5)(/.*|\\.h(pp)?)");
+
+const std::vector<Rule>& rules() {
+  static const std::vector<Rule> all{
+      {"kernels/", kAnyFile, std::regex("mlstm/.*/.*"), "kernels know only the contract headers mlstm/*.hpp"},
+      {"kernels/", kAnyFile, std::regex("(xtensor|xtl|hdf5|fmt|CLI)(/.*|\\.h(pp)?)"), "kernels work on plain pointers"},
+      {"kernels/", kDeviceFile, std::regex("(Eigen|unsupported)/.*"), "device code keeps host libraries out"},
+      {"reference/", kAnyFile, std::regex("(mlstm/verify|kernels)/.*"), "the reference knows only itself"},
+      {"reference/", kAnyFile, std::regex("(xtensor|xtl|hdf5|fmt|CLI)(/.*|\\.h(pp)?)"),
+       "the reference works on plain pointers"},
+      {"reference/include/mlstm/", std::regex("reference/include/mlstm/[^/]*"), std::regex("mlstm/.*/.*"),
+       "contract headers know only each other"},
+      {"reference/include/mlstm/", std::regex("reference/include/mlstm/[^/]*"), kThirdParty,
+       "contract headers are free of third-party code"},
+      {"reference/src/contract/", kAnyFile, std::regex("mlstm/.*/.*"), "the contract knows only its own headers"},
+      {"reference/src/contract/", kAnyFile, kThirdParty, "the contract is free of third-party code"},
+      {"verify/", kAnyFile, std::regex("(.*/)?(kernels|chunkwise|parallel|recurrent|common)/.*"),
+       "verify reaches kernels only through the registry"},
+      {"", std::regex("(kernels|reference|verify)/.*"), std::regex("(.*/)?\\.\\./.*"),
+       "includes are named from an include directory"},
+  };
+  return all;
+}
+
+/// The complaints about one file, given its path from the root and its text.
+std::vector<std::string> violations(const std::string& path, const std::string& text) {
+  static const std::regex include(R"(^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"])");
+  std::vector<std::string> found;
+  std::istringstream lines(text);
+  std::size_t number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    std::smatch match;
+    if (!std::regex_search(line, match, include)) continue;
+    const std::string header = match[1];
+    for (const Rule& rule : rules())
+      if (path.starts_with(rule.folder) && std::regex_match(path, rule.file) &&
+          std::regex_match(header, rule.forbidden))
+        found.push_back(path + ":" + std::to_string(number) + " includes " + header + ", but " + rule.because);
+  }
+  if (number > kLongestFile) found.push_back(path + " has " + std::to_string(number) + " lines");
+  return found;
+}
+
+bool is_source(const fs::path& path) {
+  static const std::vector<std::string> extensions{".cpp", ".hpp", ".h", ".cu", ".cuh", ".py"};
+  return std::find(extensions.begin(), extensions.end(), path.extension().string()) != extensions.end();
+}
+
+std::vector<fs::path> sources() {
+  std::vector<fs::path> paths;
+  for (const char* folder : {"reference", "kernels", "verify", "tests"})
+    for (const auto& entry : fs::recursive_directory_iterator(kRoot / folder))
+      if (entry.is_regular_file() && is_source(entry.path())) paths.push_back(entry.path());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+std::string read(const fs::path& path) {
+  std::ifstream stream(path);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(every_source_keeps_the_layers_and_the_length_limit) {
+  const auto paths = sources();
+  BOOST_TEST(paths.size() > 30u);
+  for (const fs::path& path : paths)
+    for (const std::string& complaint : violations(path.lexically_relative(kRoot).generic_string(), read(path)))
+      BOOST_ERROR(complaint);
+}
+
+BOOST_AUTO_TEST_CASE(forbidden_includes_are_found) {
+  const auto count = [](const std::string& path, const std::string& header) {
+    return violations(path, "// text\n  # include <" + header + ">\n").size();
+  };
+  BOOST_TEST(count("kernels/parallel/x/fw.cpp", "mlstm/verify/case.hpp") == 1u);
+  BOOST_TEST(count("kernels/parallel/x/fw.cpp", "mlstm/reference/reference.hpp") == 1u);
+  BOOST_TEST(count("kernels/common/x.hpp", "xtensor/xarray.hpp") == 1u);
+  BOOST_TEST(count("kernels/common/x.hpp", "hdf5.h") == 1u);
+  BOOST_TEST(count("kernels/common/x.cuh", "Eigen/Core") == 1u);
+  BOOST_TEST(count("kernels/parallel/x/fw.cu", "unsupported/Eigen/FFT") == 1u);
+  BOOST_TEST(count("reference/src/a.cpp", "mlstm/verify/case.hpp") == 1u);
+  BOOST_TEST(count("reference/include/mlstm/kernel.hpp", "Eigen/Core") == 1u);
+  BOOST_TEST(count("reference/include/mlstm/kernel.hpp", "mlstm/reference/reference.hpp") == 1u);
+  BOOST_TEST(count("reference/src/contract/a.cpp", "boost/json.hpp") == 1u);
+  BOOST_TEST(count("verify/src/a.cpp", "chunkwise/native_eigen_ownbw/variant.hpp") == 1u);
+  BOOST_TEST(count("verify/cli/a.cpp", "kernels/common/head.hpp") == 1u);
+  BOOST_TEST(count("verify/src/a.cpp", "../../kernels/common/head.hpp") == 2u);
+}
+
+BOOST_AUTO_TEST_CASE(allowed_includes_are_not_found) {
+  const auto none = [](const std::string& path, const std::string& header) {
+    return violations(path, "#include \"" + header + "\"\n").empty();
+  };
+  BOOST_TEST(none("kernels/parallel/x/fw.cpp", "mlstm/kernel.hpp"));
+  BOOST_TEST(none("kernels/parallel/x/fw.cpp", "Eigen/Core"));
+  BOOST_TEST(none("kernels/parallel/x/fw.cpp", "common/head.hpp"));
+  BOOST_TEST(none("reference/src/a.cpp", "mlstm/reference/reference.hpp"));
+  BOOST_TEST(none("reference/include/mlstm/reference/a.hpp", "Eigen/Core"));
+  BOOST_TEST(none("verify/src/a.cpp", "mlstm/reference/reference.hpp"));
+  BOOST_TEST(none("verify/src/a.cpp", "mlstm/kernel.hpp"));
+  BOOST_TEST(none("tests/a.cpp", "../verify/src/random.cpp"));
+}
+
+BOOST_AUTO_TEST_CASE(a_file_that_is_too_long_is_found) {
+  std::string text;
+  for (std::size_t line = 0; line < kLongestFile; ++line) text += "\n";
+  BOOST_TEST(violations("tests/a.cpp", text).empty());
+  BOOST_TEST(violations("tests/a.cpp", text + "\n").size() == 1u);
+}
