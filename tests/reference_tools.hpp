@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <random>
 #include <sstream>
 #include <string>
@@ -20,23 +21,33 @@ struct Difference {
   double relative = 0;  ///< Frobenius norm of the difference over that of the expected values
 };
 
-/// NaN on either side gives infinity; two equal infinities agree; zero against zero agrees.
-inline double relative_frobenius(const verify::Array& value, const verify::Array& expected) {
-  if (value.size() != expected.size()) return std::numeric_limits<double>::infinity();
-  double largest = 0;
-  for (const double x : expected) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0.0);
-  double error = 0, norm = 0;
+/// Norm of value - expected over the larger of the norms of `expected` and `scale`. NaN gives infinity; two equal
+/// infinities agree, and so do values that differ by less than the smallest normal number.
+inline double relative_frobenius(const verify::Array& value, const verify::Array& expected,
+                                 const verify::Array& scale) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (value.size() != expected.size()) return kInfinity;
+  const auto norm = [](const std::vector<double>& values) {
+    double largest = 0, sum = 0;
+    for (const double x : values) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0.0);
+    if (largest == 0) return 0.0;
+    for (const double x : values) sum += std::isfinite(x) ? (x / largest) * (x / largest) : 0.0;
+    return largest * std::sqrt(sum);
+  };
+  std::vector<double> errors;
   for (std::size_t e = 0; e < expected.size(); ++e) {
     const double x = value.data()[e], y = expected.data()[e];
-    if (x == y) {
-      if (std::isfinite(y) && largest > 0) norm += (y / largest) * (y / largest);
-      continue;
-    }
-    if (!std::isfinite(x) || !std::isfinite(y) || largest == 0) return std::numeric_limits<double>::infinity();
-    error += (x / largest - y / largest) * (x / largest - y / largest);
-    norm += (y / largest) * (y / largest);
+    if (x == y) continue;
+    if (!std::isfinite(x) || !std::isfinite(y)) return kInfinity;
+    errors.push_back(std::abs(x - y) < std::numeric_limits<double>::min() ? 0.0 : x - y);
   }
-  return error == 0 ? 0.0 : std::sqrt(error / norm);
+  const double error = norm(errors);
+  if (error == 0) return 0.0;
+  return error / std::max(norm({expected.begin(), expected.end()}), norm({scale.begin(), scale.end()}));
+}
+
+inline double relative_frobenius(const verify::Array& value, const verify::Array& expected) {
+  return relative_frobenius(value, expected, expected);
 }
 
 inline void append_differences(std::vector<Difference>& out, const std::string& prefix, const verify::TensorMap& values,
