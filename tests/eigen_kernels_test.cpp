@@ -318,6 +318,26 @@ BOOST_AUTO_TEST_CASE(matrix_products_read_rounded_operands_and_n_and_m_stay_floa
   }
 }
 
+BOOST_AUTO_TEST_CASE(two_weights_that_round_to_the_same_number_cancel) {
+  Problem problem;
+  problem.shape = {1, 1, 2, 4, 1};
+  problem.gate = Gate::sigmoid;
+  problem.normalize = false;
+  problem.dtype = DType::bfloat16;
+  problem.chunk_size = 2;
+  const double step = std::ldexp(1.0, -9);  // half a rounding step of bfloat16 below 1
+  // Row 2 of P is (1/2)(1 + step, 1), its v is (1, -1); gates of 30 are 1 in float32.
+  const Data data{problem,
+                  {{"q", {0, 0, 0, 0, 1, step, 0, 0}},
+                   {"k", {1, 1, 0, 0, 1, 0, 0, 0}},
+                   {"v", {1, -1}},
+                   {"i", {30, 30}},
+                   {"f", {30, 30}}},
+                  {}};
+  for (const std::string& key : kSequenceVariants)
+    BOOST_CHECK_EQUAL(run(key, data, {}).at("h")[1], key.starts_with("recurrent") ? step / 2 : 0.0);
+}
+
 BOOST_AUTO_TEST_CASE(extreme_gates_give_the_right_numbers_in_float32) {
   struct Extreme {
     const char* name;

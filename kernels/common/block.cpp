@@ -93,10 +93,16 @@ StepGradients<RealOf<N>> block_backward(const Block<RealOf<N>>& block, MatrixRef
   const Real past_future = past_last * after.dot(before);
   out.d_log_i = G.colwise().sum().transpose() + k_future;
   out.d_log_f = straddling_sums(G);
-  Real suffix = 0, prefix = past_future;
-  for (Index r = last; r >= 0; --r) out.d_log_f[r] += suffix += q_past[r];
-  for (Index r = 0; r <= last; prefix += k_future[r++]) out.d_log_f[r] += prefix;
-  out.after_product = prefix;
+  Real from_r_on = 0, before_r = past_future;
+  for (Index r = last; r >= 0; --r) {
+    from_r_on += q_past[r];
+    out.d_log_f[r] += from_r_on;
+  }
+  for (Index r = 0; r <= last; ++r) {
+    out.d_log_f[r] += before_r;
+    before_r += k_future[r];
+  }
+  out.after_product = before_r;
 
   out.before.C = past_last * after.C;
   out.before.C += N::operand(past.cwiseProduct(inverse).asDiagonal() * q).transpose() * dh;
