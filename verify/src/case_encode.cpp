@@ -25,6 +25,7 @@ std::vector<std::string> labels_of(const std::string& tensor) {
     case 'n':
       return {"B", "NH", "DHQK"};
     case 'm':
+    case 'o':  // open_rows
       return {"B", "NH"};
     default:
       return {"B", "NH", "S"};  // i, f, f_straddling

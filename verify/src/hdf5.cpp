@@ -6,6 +6,7 @@
 #include <hdf5_hl.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "mlstm/verify/case_file.hpp"
@@ -41,6 +42,20 @@ std::vector<std::int64_t> extents_of(hid_t space, const std::string& path) {
     if (extent > hsize_t{1} << 58)
       throw FileError(fmt::format("{} has an extent of {}; expected at most 2^58", path, extent));
   return {extents.begin(), extents.end()};
+}
+
+void check_filters(hid_t properties, const std::string& path) {
+  const int count = check(H5Pget_nfilters(properties), path);
+  for (int n = 0; n < count; ++n) {
+    unsigned flags = 0, config = 0;
+    std::size_t values = 0;
+    std::array<char, 64> name{};
+    const H5Z_filter_t filter = H5Pget_filter2(properties, static_cast<unsigned>(n), &flags, &values, nullptr,
+                                               name.size() - 1, name.data(), &config);
+    if (H5Zfilter_avail(filter) <= 0)
+      throw FileError(fmt::format("{} is packed by the filter {} (number {}), which this machine lacks; expected gzip",
+                                  path, in_quotes(name.data()), static_cast<int>(filter)));
+  }
 }
 
 }  // namespace
@@ -113,6 +128,7 @@ Dataset open_dataset(hid_t group, const std::string& name, const std::string& pa
     throw FileError(path + " has a virtual layout; expected contiguous or chunked data in this file");
   if (layout == H5D_CONTIGUOUS && H5Pget_external_count(properties) != 0)
     throw FileError(path + " lies in external files; expected all data in this file");
+  check_filters(properties, path);
   double largest = 1;
   if (layout == H5D_CHUNKED) {
     largest = kLargestCompression;
