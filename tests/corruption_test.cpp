@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: property
+// Damaged files: every one is refused, or gives exactly the data of the undamaged file.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <chrono>
+#include <fstream>
+#include <mutex>
+#include <random>
+
+#include "mlstm/parallel_for.hpp"
+#include "mlstm/verify/case_file.hpp"
+#include "small_case.hpp"
+
+namespace fs = std::filesystem;
+using namespace mlstm;
+using namespace mlstm::verify;
+
+namespace {
+
+std::string bytes_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void write_bytes(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+
+using Random = std::mt19937_64;
+
+std::size_t below(Random& random, std::size_t limit) { return static_cast<std::size_t>(random() % limit); }
+
+/// `bytes` after one of the accidents that happen to files. Metadata is a small part of a file and more delicate, so
+/// half of the accidents happen in the first kilobytes.
+std::string damaged(std::string bytes, Random& random) {
+  const std::size_t reach = random() % 2 == 0 ? bytes.size() : std::min<std::size_t>(bytes.size(), 4096);
+  const std::size_t start = below(random, reach), length = std::min(bytes.size() - start, 1 + below(random, 300));
+  switch (random() % 7) {
+    case 0:
+      bytes[start] = static_cast<char>(bytes[start] ^ (1 << below(random, 8)));
+      break;
+    case 1:
+      bytes[start] = static_cast<char>(random());
+      break;
+    case 2:
+      for (int n = 0; n < 8; ++n) bytes[below(random, reach)] = static_cast<char>(random());
+      break;
+    case 3:
+      std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(start), length, '\0');
+      break;
+    case 4:
+      std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(start), length, '\xff');
+      break;
+    case 5:
+      bytes.resize(below(random, bytes.size()));
+      break;
+    default:
+      bytes.replace(start, length, bytes.substr(below(random, bytes.size() - length + 1), length));
+  }
+  return bytes;
+}
+
+struct Tally {
+  int copies = 0, refused = 0, unharmed = 0, changed = 0, slow = 0, crashed = 0, hung = 0;
+  double slowest = 0;
+};
+
+/// Reads `count` damaged copies of `original`; each of its threads overwrites one file in `directory` again and again.
+Tally read_damaged(const fs::path& original, const fs::path& directory, int count, std::uint64_t seed) {
+  const Case expected = read_case(original);
+  const std::string bytes = bytes_of(original);
+  Tally tally;
+  std::mutex mutex;
+  constexpr int kThreads = 2;
+  parallel_for(kThreads, kThreads, [&](std::int64_t thread) {
+    const fs::path path = directory / fmt::format("{}.h5", thread);
+    for (int n = static_cast<int>(thread); n < count; n += kThreads) {
+      Random random(seed + static_cast<std::uint64_t>(n));
+      write_bytes(path, damaged(bytes, random));
+      const auto start = std::chrono::steady_clock::now();
+      std::string error;
+      bool equal = false;
+      try {
+        equal = test::same(read_case(path), expected);
+      } catch (const FileError& refusal) {
+        error = refusal.what();
+      }
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      const std::lock_guard lock(mutex);
+      ++tally.copies;
+      ++(!error.empty() ? tally.refused : equal ? tally.unharmed : tally.changed);
+      tally.crashed += error.find("crashed") != std::string::npos;
+      tally.hung += error.find("in time") != std::string::npos;
+      tally.slow += seconds > 10;
+      tally.slowest = std::max(tally.slowest, seconds);
+      if (error.find('\n') != std::string::npos) ++tally.changed;
+    }
+  });
+  fmt::print(
+      "{}: {} damaged copies: {} refused ({} crashes and {} hangs of HDF5 among them), {} unharmed, {} changed; "
+      "slowest {:.1f} s\n",
+      original.filename().string(), tally.copies, tally.refused, tally.crashed, tally.hung, tally.unharmed,
+      tally.changed, tally.slowest);
+  return tally;
+}
+
+void require_safe(const Tally& tally) {
+  BOOST_TEST(tally.changed == 0);
+  BOOST_TEST(tally.slow == 0);
+  BOOST_TEST(tally.refused > tally.copies / 2);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(damaged_copies_of_our_files_are_refused_or_unharmed_even_without_a_manifest) {
+  const test::TemporaryDirectory directory;
+  const fs::path path = directory.path() / "everything.h5";
+  write_case(test::small_case(DType::bfloat16, Gate::exp, true), path);
+  require_safe(read_damaged(path, directory.path(), 800, 1));
+  Case plain = test::small_case(DType::float64, Gate::sigmoid, false, {1, 2, 16, 8, 8});
+  plain.reference.reset();
+  write_case(plain, directory.path() / "plain.h5");
+  require_safe(read_damaged(directory.path() / "plain.h5", directory.path(), 800, 2000));
+  Case chunks = test::small_case(DType::float32, Gate::exp, false, {3, 1, 1100, 64, 1});
+  chunks.reference.reset();
+  chunks.kernel.reset();
+  write_case(chunks, directory.path() / "chunks.h5");
+  require_safe(read_damaged(directory.path() / "chunks.h5", directory.path(), 100, 4000));
+}
+
+BOOST_AUTO_TEST_CASE(damaged_copies_of_files_of_other_programs_are_refused_by_their_manifest) {
+  const fs::path source = fs::path(MLSTM_SOURCE_DIR) / "data" / "oracle" / "exp_neg_inf_active.h5";
+  const test::TemporaryDirectory directory;
+  for (const char* name : {"original.h5", "0.h5", "1.h5"}) fs::copy_file(source, directory.path() / name);
+  write_manifest(directory.path());
+  const Tally tally = read_damaged(directory.path() / "original.h5", directory.path(), 600, 6000);
+  require_safe(tally);
+  BOOST_TEST(tally.crashed + tally.hung == 0);
+}
+
+BOOST_AUTO_TEST_CASE(damaged_files_of_other_programs_never_crash_or_hang_the_reader) {
+  const fs::path source = fs::path(MLSTM_SOURCE_DIR) / "data" / "oracle" / "exp_neg_inf_active.h5";
+  const test::TemporaryDirectory directory;
+  fs::copy_file(source, directory.path() / "unlisted.h5");
+  // Contiguous data have no checksums, so that values may change unseen: only the manifest protects them.
+  const Tally tally = read_damaged(directory.path() / "unlisted.h5", directory.path(), 300, 8000);
+  BOOST_TEST(tally.copies == 300);
+  BOOST_TEST(tally.slow == 0);
+}
