@@ -114,6 +114,25 @@ BOOST_AUTO_TEST_CASE(cases_hold_recorded_bits) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(every_regime_holds_recorded_bits) {
+  std::string hashes;
+  for (const Regime& regime : regimes())
+    hashes += hash_of(make_case(spec_of("regime=" + regime.name + ",NH=3,S=30,DHQK=4,DHV=3,initial_states=1")));
+  BOOST_TEST(sha256_of(hashes) == "1d650c1a0ed6afb89cef710087020cfbbcdba4137426e93f571d15a3072312b7");
+}
+
+BOOST_AUTO_TEST_CASE(float16_problems_have_answers_within_the_range_of_float16) {
+  for (const Regime& regime : regimes()) {
+    const Case c = make_case(spec_of("regime=" + regime.name + ",NH=2,S=128,DHQK=32,DHV=64,L=32,eps=0,dtype=float16"));
+    const ReferenceData reference = evaluate_reference(c);
+    for (const TensorMap* tensors : {&reference.outputs, &reference.exact, &reference.detached})
+      for (const auto& [name, array] : *tensors)
+        if (storage_dtype(name, c.problem) == DType::float16)
+          for (const double value : array)
+            if (!(std::abs(value) < 65504 / 4)) BOOST_ERROR(c.name << ": " << name << " holds " << value);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_case_says_how_to_make_it_again) {
   const Case c = make_case(spec_of("regime=spikes,S=20,DHQK=4,DHV=4,seed=5"));
   const Case again = make_case(parse_spec(std::get<std::string>(c.attributes.at("spec"))));
