@@ -378,6 +378,18 @@ BOOST_AUTO_TEST_CASE(extreme_gates_give_the_right_numbers_in_float32) {
       }
 }
 
+BOOST_AUTO_TEST_CASE(strong_old_inputs_survive_forget_gates_whose_sigmoid_underflows) {
+  for (const std::string& key : kSequenceVariants) {
+    Problem problem;
+    problem.shape = {1, 1, 6, 4, 3};
+    problem.dtype = DType::float32;
+    problem.chunk_size = 4;
+    Data data = draw(problem, {.f_mean = -120, .f_spread = 0, .key_mean = 0.5}, false);
+    for (std::size_t t = 0; t < 6; ++t) data.inputs.at("i")[t] += 720 - 120 * static_cast<double>(t);
+    check_against_reference(key, data, [](const std::string&) { return 1e-3; });
+  }
+}
+
 BOOST_AUTO_TEST_CASE(zero_queries_give_zero_outputs_where_the_floor_underflows) {
   for (const std::string& key : kSequenceVariants) {
     Problem problem;
