@@ -16,10 +16,13 @@ namespace {
 // operands costs a few roundings of its accumulator instead.
 double operand_roundoff(DType operand) {
   switch (operand) {
-    case DType::tfloat32: return 2 * unit_roundoff(operand);
+    case DType::tfloat32:
+      return 2 * unit_roundoff(operand);
     case DType::float32:
-    case DType::float64: return 4 * unit_roundoff(operand);
-    default: return unit_roundoff(operand);
+    case DType::float64:
+      return 4 * unit_roundoff(operand);
+    default:
+      return unit_roundoff(operand);
   }
 }
 
@@ -27,9 +30,12 @@ double operand_roundoff(DType operand) {
 // kernels may flush below it.
 double smallest_step(DType dtype) {
   switch (dtype) {
-    case DType::float16: return 0x1p-25;
-    case DType::float64: return 0x1p-1022;
-    default: return 0x1p-126;
+    case DType::float16:
+      return 0x1p-25;
+    case DType::float64:
+      return 0x1p-1022;
+    default:
+      return 0x1p-126;
   }
 }
 
@@ -43,10 +49,20 @@ Roundoffs roundoffs(const Precision& precision) {
 }
 
 double constant_of(const BoundConstants& c, std::string_view tensor) {
-  const std::pair<std::string_view, double> table[] = {
-      {"h", c.h}, {"c_last", c.c_last}, {"n_last", c.n_last}, {"m_last", c.m_last}, {"q", c.q}, {"k", c.k}, {"v", c.v},
-      {"i", c.i}, {"f", c.f}, {"f_straddling", c.f}, {"c_initial", c.c_initial}, {"n_initial", c.n_initial},
-      {"m_initial", c.m_initial}, {"open_rows", 1}};
+  const std::pair<std::string_view, double> table[] = {{"h", c.h},
+                                                       {"c_last", c.c_last},
+                                                       {"n_last", c.n_last},
+                                                       {"m_last", c.m_last},
+                                                       {"q", c.q},
+                                                       {"k", c.k},
+                                                       {"v", c.v},
+                                                       {"i", c.i},
+                                                       {"f", c.f},
+                                                       {"f_straddling", c.f},
+                                                       {"c_initial", c.c_initial},
+                                                       {"n_initial", c.n_initial},
+                                                       {"m_initial", c.m_initial},
+                                                       {"open_rows", 1}};
   for (const auto& [name, value] : table)
     if (name == tensor) return value;
   throw std::logic_error("no bound constant for " + std::string(tensor));
@@ -64,8 +80,14 @@ auto* slice(Map& map, const std::string& name, std::int64_t heads, std::int64_t 
 template <class T, class Map>
 Gradients<T> gradient_slices(Map& map, const std::string& prefix, std::int64_t heads, std::int64_t head) {
   const auto at = [&](const char* name) { return const_cast<T*>(slice(map, prefix + name, heads, head)); };
-  return {.q = at("q"), .k = at("k"), .v = at("v"), .i = at("i"), .f = at("f"),
-          .c_initial = at("c_initial"), .n_initial = at("n_initial"), .m_initial = at("m_initial")};
+  return {.q = at("q"),
+          .k = at("k"),
+          .v = at("v"),
+          .i = at("i"),
+          .f = at("f"),
+          .c_initial = at("c_initial"),
+          .n_initial = at("n_initial"),
+          .m_initial = at("m_initial")};
 }
 
 template <class Map>
@@ -90,8 +112,11 @@ Array zeros(const std::vector<std::int64_t>& shape) {
 }  // namespace
 
 Precision precision_of(const Case& c) {
-  Precision p{.storage = c.problem.dtype, .operand = c.problem.dtype, .state = state_dtype_of(c.problem.dtype),
-              .saved = c.problem.dtype, .window = c.problem.chunk_size > 0 ? c.problem.chunk_size : c.problem.shape.S};
+  Precision p{.storage = c.problem.dtype,
+              .operand = c.problem.dtype,
+              .state = state_dtype_of(c.problem.dtype),
+              .saved = c.problem.dtype,
+              .window = c.problem.chunk_size > 0 ? c.problem.chunk_size : c.problem.shape.S};
   if (!c.kernel) return p;
   p.operand = c.kernel->operand_dtype.value_or(p.operand);
   p.state = c.kernel->state_dtype.value_or(p.state);
@@ -128,8 +153,12 @@ TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Prec
   parallel_for(heads, threads, [&](std::int64_t head) {
     const auto input = [&](const char* name) { return slice(c.inputs, name, heads, head); };
     const auto cotangent = [&](const char* name) { return slice(c.cotangents, name, heads, head); };
-    HeadProblem p{.S = shape.S, .DHQK = shape.DHQK, .DHV = shape.DHV,
-                  .gate = problem.gate, .normalize = problem.normalized(), .eps = problem.eps,
+    HeadProblem p{.S = shape.S,
+                  .DHQK = shape.DHQK,
+                  .DHV = shape.DHV,
+                  .gate = problem.gate,
+                  .normalize = problem.normalized(),
+                  .eps = problem.eps,
                   .stabilizer_init = problem.stabilizer_init,
                   .window = std::max<std::int64_t>(1, precision.window),
                   // A recurrent kernel uses its state unrounded; large chunks are cut to keep S x L small.

@@ -105,7 +105,8 @@ GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, 
     }
     if (straddling) add_note(item, "held to the bound for unrounded terms");
     if (open > 0 && name != "v")
-      add_note(item, fmt::format("{} rows where either one-sided gradient is accepted", static_cast<std::int64_t>(open)));
+      add_note(item,
+               fmt::format("{} rows where either one-sided gradient is accepted", static_cast<std::int64_t>(open)));
     verdicts.failures += item.status != Status::PASS;
     logs += std::log(std::max(*item.error_ratio, 1e-30));
     verdicts.items.push_back(std::move(item));
@@ -121,8 +122,7 @@ void note_other_convention(GradientVerdicts& judged, const GradientVerdicts& oth
     if (other.items[n].status == Status::PASS)
       add_note(judged.items[n], "this is the " + name + " gradient");
     else
-      add_note(judged.items[n],
-               fmt::format("error_ratio under {} would be {:.3g}", name, *other.items[n].error_ratio));
+      add_note(judged.items[n], fmt::format("error_ratio under {} would be {:.3g}", name, *other.items[n].error_ratio));
   }
 }
 
@@ -144,7 +144,8 @@ std::vector<Item> judge_gradient_set(const Case& c, const ReferenceData& referen
   if (!fixed)
     for (Item& item : taken.items) {
       if (exact.failures == 0 && detached.failures == 0) item.convention = "both";
-      add_note(item, "convention not declared: " + item.convention + (item.convention == "both" ? " fit" : " fits better"));
+      add_note(item,
+               "convention not declared: " + item.convention + (item.convention == "both" ? " fit" : " fits better"));
     }
   return std::move(taken.items);
 }

@@ -9,9 +9,7 @@
 namespace mlstm::verify::bound {
 namespace {
 
-double sigmoid_of_minus(double x) {
-  return x >= 0 ? std::exp(-x) / (1 + std::exp(-x)) : 1 / (1 + std::exp(x));
-}
+double sigmoid_of_minus(double x) { return x >= 0 ? std::exp(-x) / (1 + std::exp(-x)) : 1 / (1 + std::exp(x)); }
 
 /// Sum over a pair set of rows t >= r and columns j < r, for each r of a chunk, of a nonnegative matrix given by its
 /// part inside the chunk (rows x columns), its row sums over earlier columns, its column sums over later rows, and the
@@ -31,12 +29,12 @@ Vec straddling(const Mat& inside, const Vec& rows_before, const Vec& columns_aft
 
 /// Sums of squares over the rows behind a chunk, relative to the stabiliser at its end.
 struct FutureState {
-  Mat C, T;          ///< dC itself (s included); 2 dC^2 + variance of the stored dC / u^2
-  Mat X, Y, Z, A;    ///< s^2 q^2 g^2 weighted by w^2 + r^2, w^2, alpha r^2, alpha (w^2 + r^2)
-  Mat qq, gg;        ///< weighted s^2 q q^T and g g^T, for alignments
-  Vec q2, g2;        ///< their diagonals
-  Mat w_qq, r_qq;    ///< exact: s^2 q q^T weighted by (w gamma)^2 and dgamma^2 + (r gamma)^2
-  Vec n2;            ///< their diagonals, together
+  Mat C, T;        ///< dC itself (s included); 2 dC^2 + variance of the stored dC / u^2
+  Mat X, Y, Z, A;  ///< s^2 q^2 g^2 weighted by w^2 + r^2, w^2, alpha r^2, alpha (w^2 + r^2)
+  Mat qq, gg;      ///< weighted s^2 q q^T and g g^T, for alignments
+  Vec q2, g2;      ///< their diagonals
+  Mat w_qq, r_qq;  ///< exact: s^2 q q^T weighted by (w gamma)^2 and dgamma^2 + (r gamma)^2
+  Vec n2;          ///< their diagonals, together
 };
 
 /// Error of the path through the stabiliser, scattered to the arg max and to what is nearly tied with it.
@@ -104,8 +102,13 @@ GradientSizes sizes_of(const HeadProblem& p, const Values& x, bool exact) {
   const auto dot = [&](const ConstMap& left, const double* right) -> Vec {
     return left.cwiseProduct(ConstMap(right, x.S, x.d)).rowwise().sum();
   };
-  GradientSizes z{size(G.q, p.detached.q, x.d), size(G.k, p.detached.k, x.d), size(G.v, p.detached.v, x.e),
-                  size(G.i, p.detached.i, 1),   size(G.f, p.detached.f, 1),   Vec(x.S), Vec()};
+  GradientSizes z{size(G.q, p.detached.q, x.d),
+                  size(G.k, p.detached.k, x.d),
+                  size(G.v, p.detached.v, x.e),
+                  size(G.i, p.detached.i, 1),
+                  size(G.f, p.detached.f, 1),
+                  Vec(x.S),
+                  Vec()};
   for (Index t = 0; t < x.S; ++t) {
     const double sf = sigmoid_of_minus(p.in.f[t]);
     z.dlogf[t] = sf > 0 ? std::abs(G.f[t]) / sf : 0;
@@ -118,11 +121,11 @@ GradientSizes sizes_of(const HeadProblem& p, const Values& x, bool exact) {
 
 /// The floors that the smallest step of an operand leaves near zero (matter in float16 only).
 struct Floors {
-  Mat q, k, v;
+  Mat q, k, v, c_initial;
 };
 
 Floors floors_of(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& column_P2) {
-  Floors out{Mat(x.S, x.d), Mat(x.S, x.d), Mat(x.S, x.e)};
+  Floors out{Mat(x.S, x.d), Mat(x.S, x.d), Mat(x.S, x.e), Mat(x.d, x.e)};
   const double eta = p.u.step, largest_v = x.V2.rowwise().sum().cwiseSqrt().maxCoeff();
   Vec k2 = Vec::Zero(x.d), q2 = Vec::Zero(x.d), g2 = Vec::Zero(x.e);
   for (Index t = 0; t < x.S; ++t) {
@@ -135,8 +138,10 @@ Floors floors_of(const HeadProblem& p, const Values& x, const Rows& rows, const 
     g2 += rows.g2.row(t).transpose();
     out.k.row(t) = eta * (1 + x.v.row(t).norm()) * (q2.cwiseSqrt().array() + 1).matrix().transpose();
     out.v.row(t) = (eta * (1 + x.k.row(t).norm()) * (g2.cwiseSqrt().array() + 1) + eta * std::sqrt(column_P2[t]))
-                       .matrix().transpose();
+                       .matrix()
+                       .transpose();
   }
+  out.c_initial = eta * ((x.s * q2.cwiseSqrt()).replicate(1, x.e) + g2.cwiseSqrt().transpose().replicate(x.d, 1));
   return out;
 }
 
@@ -149,9 +154,9 @@ struct Walk {
   Vec column, column_w;  ///< variance of k.dk, all of it and without what q.dq shares
   Vec gamma_w, gamma_r;  ///< exact: column sums of P^2 weighted by (w gamma)^2 and by dgamma^2 + (r gamma)^2
   Vec row_P2, column_P2;
-  Vec shared, shared_gamma;          ///< straddling sums of what q.dq and k.dk share
-  Vec straddle, straddle_gamma;      ///< straddling sums of everything
-  FutureState start;                 ///< at the first step, relative to the initial stabiliser
+  Vec shared, shared_gamma;      ///< straddling sums of what q.dq and k.dk share
+  Vec straddle, straddle_gamma;  ///< straddling sums of everything
+  FutureState start;             ///< at the first step, relative to the initial stabiliser
 };
 
 /// Product of the cotangent of c_last with c_last, and the variance of what rounding does to it.
@@ -175,11 +180,11 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
   const Index S = x.S, d = x.d, e = x.e;
   const double s2 = x.s * x.s, u2 = p.u.operand * p.u.operand, limit_d = double(d), limit_e = double(e);
   const double ratio2 = p.u.state * p.u.state / u2;
-  Walk out{Mat(S, d), Mat(S, d), Mat(S, e), Mat(S, d), Mat(S, d), Mat(S, d), Vec(S), Vec(S), Vec(S), Vec(S), Vec(S),
-           Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), {}};
+  Walk out{Mat(S, d), Mat(S, d), Mat(S, e), Mat(S, d), Mat(S, d), Mat(S, d), Vec(S), Vec(S), Vec(S), Vec(S),
+           Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), Vec(S), {}};
   const Mat zero = Mat::Zero(d, e), zero_d = Mat::Zero(d, d);
-  FutureState f{zero, zero, zero, zero, zero, zero, zero_d, Mat::Zero(e, e), Vec::Zero(d), Vec::Zero(e), zero_d, zero_d,
-                Vec::Zero(d)};
+  FutureState f{zero,         zero,         zero,   zero,   zero,        zero, zero_d, Mat::Zero(e, e),
+                Vec::Zero(d), Vec::Zero(e), zero_d, zero_d, Vec::Zero(d)};
   Mat stored = zero;
   Mat last_c, last_c2;  // cotangent of c_last and its square
   if (p.cotangents.c_last != nullptr) {
@@ -260,9 +265,8 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     const auto later = [&](const Mat& state) -> Vec {  // sum over later rows of state . (k^2 v^2)
       return last2.cwiseProduct((K2 * state).cwiseProduct(V2).rowwise().sum());
     };
-    out.column.segment(t0, n) =
-        both.cwiseProduct((WW * EG).colwise().sum().transpose() +
-                          last2.cwiseProduct(KX.cwiseProduct(V2).rowwise().sum()));
+    out.column.segment(t0, n) = both.cwiseProduct((WW * EG).colwise().sum().transpose() +
+                                                  last2.cwiseProduct(KX.cwiseProduct(V2).rowwise().sum()));
     out.column_w.segment(t0, n) = both.cwiseProduct((Ww * EG).colwise().sum().transpose() + later(f.Y));
     const Vec later_w = last2.cwiseProduct((k * f.w_qq).cwiseProduct(k).rowwise().sum());
     const Vec later_r = last2.cwiseProduct((k * f.r_qq).cwiseProduct(k).rowwise().sum());
@@ -309,7 +313,7 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
 }
 
 void write_initial_states(const HeadProblem& p, const Values& x, const Rows& rows, const Walk& walk, bool exact,
-                          const Scatter& scatter, const GradientBounds& out) {
+                          const Scatter& scatter, const Mat& floor, const GradientBounds& out) {
   const auto& G = exact ? p.exact : p.detached;
   const double us = p.u.state, uv = rows.uv[x.S - 1], delta = rows.delta[x.S - 1], eta = p.u.step;
   const ConstMap c0(p.in.c_initial, x.d, x.e);
@@ -320,15 +324,15 @@ void write_initial_states(const HeadProblem& p, const Values& x, const Rows& row
   const Vec n2 = f.n2;  // in the detached convention only the cotangent of n_last is in it
   if (out.c_initial != nullptr)
     Eigen::Map<Mat>(out.c_initial, x.d, x.e) =
-        ((f.X + us * us * f.C.cwiseAbs2()).cwiseSqrt() + (us + uv + delta) * dc.cwiseAbs()).array() + eta;
+        ((f.X + us * us * f.C.cwiseAbs2()).cwiseSqrt() + floor + (us + uv + delta) * dc.cwiseAbs()).array() + eta;
   if (out.n_initial != nullptr)
     Eigen::Map<Vec>(out.n_initial, x.d) = (n2.cwiseSqrt() + (us + uv + delta) * dn.cwiseAbs()).array() + eta;
   if (out.m_initial != nullptr && G.m_initial != nullptr) {
     double variance = scatter.initial2, value = us * std::abs(*G.m_initial);
     if (exact) {
-      variance += c0.cwiseAbs2().cwiseProduct(f.A).sum() + n0.cwiseAbs2().dot(n2);
-      value += (us + uv + delta) * (std::abs(c0.cwiseProduct(dc).sum()) + std::abs(n0.dot(dn)) +
-                                    std::abs(*G.m_initial));
+      variance += c0.cwiseAbs2().cwiseProduct(f.A + floor.cwiseAbs2()).sum() + n0.cwiseAbs2().dot(n2);
+      value +=
+          (us + uv + delta) * (std::abs(c0.cwiseProduct(dc).sum()) + std::abs(n0.dot(dn)) + std::abs(*G.m_initial));
     }
     *out.m_initial = std::sqrt(variance) + scatter.initial_jump + value + eta;
   }
@@ -383,13 +387,15 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
     const Vec floor_q = x.q.cwiseAbs().cwiseProduct(floor.q).rowwise().sum();
     const Vec floor_k = x.k.cwiseAbs().cwiseProduct(floor.k).rowwise().sum();
 
-    Vec bi = (walk.column + walk.gamma_w + walk.gamma_r + walk.column_T).cwiseSqrt() + uo * stored_k.cwiseSqrt() + floor_k;
+    Vec bi =
+        (walk.column + walk.gamma_w + walk.gamma_r + walk.column_T).cwiseSqrt() + uo * stored_k.cwiseSqrt() + floor_k;
     const Vec floors = reverse_cumsum(floor_q + floor_k);
     const Vec sums = p.u.accumulator * reverse_cumsum(size.dlogf);
-    Vec bf_rounded = (reverse_cumsum(row_w + walk.column_w + walk.gamma_w + walk.column_T + uo * uo * (stored_q + stored_k)) +
-                      walk.shared + walk.shared_gamma)
-                         .cwiseSqrt() +
-                     sums + floors;
+    Vec bf_rounded =
+        (reverse_cumsum(row_w + walk.column_w + walk.gamma_w + walk.column_T + uo * uo * (stored_q + stored_k)) +
+         walk.shared + walk.shared_gamma)
+            .cwiseSqrt() +
+        sums + floors;
     for (Index t = 0; t < S; ++t) bf_rounded[t] += (rows.uv[t] + uo) / 2 * size.tail[t];
     Vec bf_straddling = (walk.straddle + walk.straddle_gamma).cwiseSqrt() + sums / std::sqrt(double(S)) + floors;
 
@@ -402,7 +408,8 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
       last_value += dn.dot(n);
       last_variance += w2[S - 1] * dn.cwiseAbs2().dot(rows.past.back().n2);
     }
-    const double last_error = std::sqrt(last_variance) + (p.u.state + rows.delta[S - 1] + rows.uv[S - 1]) * std::abs(last_value);
+    const double last_error =
+        std::sqrt(last_variance) + (p.u.state + rows.delta[S - 1] + rows.uv[S - 1]) * std::abs(last_value);
     bf_rounded.array() += last_error;
 
     if (exp_gate) {
@@ -410,7 +417,7 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
         for (Index t = 0; t < S; ++t) {
           const double ratio = std::isinf(rows.den[t]) ? 0 : p.eps / rows.den[t];
           dm[t] = std::abs(dh_h[t]) * ratio;
-          variance[t] = row_all[t] + std::pow(dm[t] * (rows.r[t] + rows.uv[t]), 2);
+          variance[t] = row_all[t] + std::pow(dm[t] * (rows.r[t] + rows.uv[t]), 2) + floor_q[t] * floor_q[t];
         }
         dm[S - 1] += std::abs(last_value);
         variance[S - 1] += last_error * last_error;
@@ -435,7 +442,7 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
       out.f[t] = sf * std::sqrt(bf_rounded[t] * bf_rounded[t] + row_variance[t]) + value;
       out.f_straddling[t] = sf * std::sqrt(bf_straddling[t] * bf_straddling[t] + row_variance[t]) + value;
     }
-    if (p.in.c_initial != nullptr) write_initial_states(p, x, rows, walk, exact, scatter, out);
+    if (p.in.c_initial != nullptr) write_initial_states(p, x, rows, walk, exact, scatter, floor.c_initial, out);
   }
 }
 

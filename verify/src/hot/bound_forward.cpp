@@ -73,8 +73,17 @@ double initial_alignment(const Mat& weighted, const Mat& squares, Index row, dou
 }  // namespace
 
 Values::Values(const HeadProblem& p)
-    : S(p.S), d(p.DHQK), e(p.DHV), s(1 / std::sqrt(static_cast<double>(p.DHQK))), q(p.in.q, S, d), k(p.in.k, S, d),
-      v(p.in.v, S, e), h(p.out.h, S, e), Q2((s * q).cwiseAbs2()), K2(k.cwiseAbs2()), V2(v.cwiseAbs2()) {}
+    : S(p.S),
+      d(p.DHQK),
+      e(p.DHV),
+      s(1 / std::sqrt(static_cast<double>(p.DHQK))),
+      q(p.in.q, S, d),
+      k(p.in.k, S, d),
+      v(p.in.v, S, e),
+      h(p.out.h, S, e),
+      Q2((s * q).cwiseAbs2()),
+      K2(k.cwiseAbs2()),
+      V2(v.cwiseAbs2()) {}
 
 double alignment(double num, double den, double limit) {
   const double ratio = num / den;
@@ -98,8 +107,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     rows.g.resize(S, e), rows.g2.resize(S, e), rows.g0.resize(S, e);
   }
 
-  PastState past{Mat::Zero(d, e), Vec::Zero(d),    Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, d),
-                 Mat::Zero(e, e), Vec::Zero(e),    Mat::Zero(d, e), rows.m0};
+  PastState past{Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, d),
+                 Mat::Zero(e, e), Vec::Zero(e), Mat::Zero(d, e), rows.m0};
   Mat stored = Mat::Zero(d, e);  // variance that storing the state has left in it, over u_state^2
   Mat C0, C0_squared;
   double weight0 = 1;  // of the initial state at the end of the last chunk
@@ -131,8 +140,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     const Mat P2 = S_qk.cwiseAbs2().cwiseProduct(c.D2);
     const Vec q_n = x.s * (q * past.n);
     const Vec row_E = E.rowwise().sum() + c.past2.cwiseProduct(Q2 * past.n2);
-    const Vec row_P = P2.rowwise().sum() +
-                      x.s * x.s * c.past2.cwiseProduct((q * past.kk).cwiseProduct(q).rowwise().sum());
+    const Vec row_P =
+        P2.rowwise().sum() + x.s * x.s * c.past2.cwiseProduct((q * past.kk).cwiseProduct(q).rowwise().sum());
     const Vec row_n = 2 * c.past2.cwiseProduct(Q2 * past.n.cwiseAbs2());
     const Mat E_v = E * V2 + c.past2.asDiagonal() * (Q2 * past.C2);
     const Mat state_h = c.past2.asDiagonal() * (Q2 * past.T);
@@ -144,8 +153,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       const double w = rows.w[t], delta = rows.delta[t], uv = rows.uv[t], m = rows.m[t];
       rows.l[t] = S_qk.row(a).dot(c.D.row(a)) + c.past[a] * q_n[a];
       rows.alpha_qk[t] = alignment(row_P[a], row_E[a], limit_d);
-      if (initial)
-        rows.alpha_qk[t] = std::max(rows.alpha_qk[t], initial_alignment(q_C0, q2_C02, a, limit_d));
+      if (initial) rows.alpha_qk[t] = std::max(rows.alpha_qk[t], initial_alignment(q_C0, q2_C02, a, limit_d));
       const double l = std::abs(rows.l[t]);
       double den = 1, dmin = 1, rho = 0;
       if (normalized) {
@@ -169,8 +177,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       const double floor_h = eta * (1 + x.s * q.row(a).norm()) / dmin;
       for (Index b = 0; b < e; ++b)
         rows.h_bound(t, b) = w * std::sqrt(rows.alpha_qk[t] * E_v(a, b) + state_h(a, b)) / dmin +
-                             std::abs(h(a, b)) * (rho + delta + uv + p.u.output) + floor_h * (1 + std::sqrt(v2_sum[b])) +
-                             eta;
+                             std::abs(h(a, b)) * (rho + delta + uv + p.u.output) +
+                             floor_h * (1 + std::sqrt(v2_sum[b])) + eta;
     }
 
     if (gradients) {
@@ -242,9 +250,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     for (Index a = 0; a < d; ++a)
       for (Index b = 0; b < e; ++b) {
         const double C02 = initial ? C0_squared(a, b) : 0;
-        bounds.out.c_last[a * e + b] =
-            std::sqrt(w * w * plain2(a, b) + initial_factor * C02 + us * us * stored(a, b)) +
-            (us + delta + uv) * std::abs(c_last(a, b)) + eta * (1 + std::sqrt(v2_sum[b]));
+        bounds.out.c_last[a * e + b] = std::sqrt(w * w * plain2(a, b) + initial_factor * C02 + us * us * stored(a, b)) +
+                                       (us + delta + uv) * std::abs(c_last(a, b)) + eta * (1 + std::sqrt(v2_sum[b]));
       }
   }
   if (bounds.out.n_last != nullptr)
@@ -253,7 +260,11 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0) +
                              (us + delta + uv) * std::abs(p.out.n_last[a]) + eta * (1 + std::sqrt(double(S)));
     }
-  if (bounds.out.m_last != nullptr) *bounds.out.m_last = delta + us * std::abs(rows.m[S - 1]);
+  // Unlike differences of stabilisers, m itself may be scanned step by step, whatever the window.
+  if (bounds.out.m_last != nullptr) {
+    const double scan = p.u.accumulator * (1 + std::sqrt(double(S))) * (1 + rows.m.cwiseAbs().maxCoeff());
+    *bounds.out.m_last = delta + scan + us * std::abs(rows.m[S - 1]);
+  }
   return rows;
 }
 

@@ -16,34 +16,34 @@ using Index = Eigen::Index;
 
 /// Sums over the past of a chunk, at its first row, relative to the stabiliser of the row before.
 struct PastState {
-  Mat C;    ///< the state itself (DHQK, DHV)
-  Vec n;    ///< (DHQK)
-  Mat C2;   ///< squares: sum of D~^2 k^2 v^2, the initial state included
-  Vec n2;   ///< sum of D~^2 k^2
-  Mat kk;   ///< sum of D~^2 k k^T (DHQK, DHQK)
-  Mat vv;   ///< sum of D~^2 v v^T (DHV, DHV)
-  Vec v2;   ///< sum of D~^2 v^2
-  Mat T;    ///< 2 C^2 + variance of the stored state / u^2: what rounding the state costs in a product
+  Mat C;   ///< the state itself (DHQK, DHV)
+  Vec n;   ///< (DHQK)
+  Mat C2;  ///< squares: sum of D~^2 k^2 v^2, the initial state included
+  Vec n2;  ///< sum of D~^2 k^2
+  Mat kk;  ///< sum of D~^2 k k^T (DHQK, DHQK)
+  Mat vv;  ///< sum of D~^2 v v^T (DHV, DHV)
+  Vec v2;  ///< sum of D~^2 v^2
+  Mat T;   ///< 2 C^2 + variance of the stored state / u^2: what rounding the state costs in a product
   double m = 0;
 };
 
 /// Gate weights of one chunk; rows are steps t, columns are steps j <= t of the same chunk.
 struct ChunkWeights {
   Index t0 = 0, rows = 0;
-  Mat D;         ///< exp(logD - m)
-  Mat D2;        ///< D~^2: D^2 (1 + delta_j / u)^2
-  Vec past;      ///< weight of the past: exp(B_t + m_prev - m_t)
-  Vec past2;     ///< its square
+  Mat D;      ///< exp(logD - m)
+  Mat D2;     ///< D~^2: D^2 (1 + delta_j / u)^2
+  Vec past;   ///< weight of the past: exp(B_t + m_prev - m_t)
+  Vec past2;  ///< its square
 };
 
 /// Per-row and per-column quantities of the whole head (S each, or S x dim).
 struct Rows {
   Vec lf, li, m, l, den;
-  double m0 = 0;               ///< stabiliser before the first step; -inf: none
-  Vec delta, delta_j, w, uv;   ///< gate exponent errors; w = u + delta; accumulated roundoff
+  double m0 = 0;              ///< stabiliser before the first step; -inf: none
+  Vec delta, delta_j, w, uv;  ///< gate exponent errors; w = u + delta; accumulated roundoff
   Vec rho, r, dmin, gamma, dgamma;
   Vec alpha_qk, alpha_gv, row_g;  ///< alignments; sum_j E Gamma
-  Mat g, g2, g0;               ///< dh / dmin, its square, dh / den
+  Mat g, g2, g0;                  ///< dh / dmin, its square, dh / den
   Mat h_bound;
   std::vector<char> near, open;  ///< |l| may be the denominator; it is not certain whether it is
   std::vector<ChunkWeights> chunks;

@@ -22,7 +22,7 @@ struct Roundoffs {
 /// Raw (c = 1) bounds of the gradients of one convention; row-major, shapes of the inputs. Null: not wanted.
 struct GradientBounds : Gradients<double> {
   double* f_straddling = nullptr;  ///< (S): df from unrounded terms, summed over straddling pairs only
-  double* open_rows = nullptr;      ///< rows whose arg max or denominator branch is closer than the forward error
+  double* open_rows = nullptr;     ///< rows whose arg max or denominator branch is closer than the forward error
 };
 
 /// One head: sizes, conventions, values. States and cotangents may be null.

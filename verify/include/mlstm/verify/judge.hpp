@@ -30,17 +30,18 @@ struct Item {
 };
 
 struct JudgeOptions {
-  std::optional<Convention> convention;   ///< judge gradients under this one; absent: as declared, else the better fit
-  std::optional<DType> operand_dtype;     ///< overrides the declaration
-  bool require_all = false;               ///< an absent output or gradient is a FAIL
-  int threads = 0;                        ///< for the bounds; 0: one per core
+  std::optional<Convention> convention;  ///< judge gradients under this one; absent: as declared, else the better fit
+  std::optional<DType> operand_dtype;    ///< overrides the declaration
+  bool require_all = false;              ///< an absent output or gradient is a FAIL
+  int threads = 0;                       ///< for the bounds; 0: one per core
 };
 
 /// Largest error of `values` against `reference` over `bound`, element by element.
 struct Comparison {
-  double error_ratio = 0, max_abs_error = 0, rel_frobenius = 0;  ///< infinite for NaN or Inf where the reference is finite
-  std::size_t worst = 0;            ///< flat index of the largest error_ratio
-  bool bound_usable = true;         ///< false if some bound is not finite: then nothing can be said
+  double error_ratio = 0, max_abs_error = 0,
+         rel_frobenius = 0;  ///< infinite for NaN or Inf where the reference is finite
+  std::size_t worst = 0;     ///< flat index of the largest error_ratio
+  bool bound_usable = true;  ///< false if some bound is not finite: then nothing can be said
 };
 
 /// Compares tensors of equal shape. An element that is infinite in `reference`, or becomes so when it is rounded to
