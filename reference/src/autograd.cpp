@@ -65,7 +65,7 @@ void seed(std::vector<double>& adjoints, const Values& values, const double* cot
 
 std::vector<double> pull_back(const Forward<Var>& fw, const Cotangents<double>& cotangents) {
   std::vector<double> adjoints(Tape::current().size(), 0.0);
-  seed(adjoints, fw.h, cotangents.h);
+  seed(adjoints, *fw.h, cotangents.h);
   seed(adjoints, fw.last.C, cotangents.c_last);
   seed(adjoints, fw.last.n, cotangents.n_last);
   if (cotangents.m_last) adjoints[fw.m_last.id()] += *cotangents.m_last;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -30,7 +31,10 @@ void require_finite(const Struct& pointers, const Shape& shape, const std::strin
   for (const auto& field : fields_of(pointers)) {
     const double* data = pointers.*(field.member);
     if (!data) continue;
-    for (std::int64_t e = 0, n = mlstm::size_of(field.tensor, shape); e < n; ++e) {
+    const std::int64_t n = mlstm::size_of(field.tensor, shape);
+    int bad = 0;  // counted without a branch, so that the loop is vectorised
+    for (std::int64_t e = 0; e < n; ++e) bad |= !(std::abs(data[e]) <= std::numeric_limits<double>::max());
+    for (std::int64_t e = 0; bad && e < n; ++e) {
       if (std::isfinite(data[e])) continue;
       refuse(prefix + std::string(field.name) + "[" + std::to_string(e) + "]", std::to_string(data[e]),
              "a finite value");

@@ -7,6 +7,8 @@
 //   C' = carried_last C + (k o D_last)^T v,  n' likewise
 #pragma once
 
+#include <algorithm>
+
 #include "mlstm/reference/gradients.hpp"
 
 namespace mlstm::reference {
@@ -14,10 +16,50 @@ namespace mlstm::reference {
 template <class T>
 struct Block {
   Index first = 0, n = 0;
-  Matrix<T> D;        ///< lower triangle; first the logarithm, then the factors
-  Vector<T> carried;  ///< factor of the entering state in row t; first the logarithm b_t
-  Matrix<T> P;
+  Matrix<T> D;                                 ///< lower triangle; first the logarithm, then the factors
+  Vector<T> carried;                           ///< factor of the entering state in row t; first the logarithm b_t
+  Matrix<T> P;                                 ///< lower triangle
+  Matrix<T> g, dP, dS, G, gC, v_dC, weighted;  ///< scratch, kept to be used by the next block
 };
+
+/// Calls body(row, rows, columns) for bands of rows that cover the lower triangle, so that products with triangular
+/// matrices skip most of the zeros. Within a band the columns beyond the diagonal have to hold zeros.
+template <class Body>
+void for_each_band(Index n, const Body& body) {
+  constexpr Index kBand = 64;
+  for (Index row = 0; row < n; row += kBand) {
+    const Index rows = std::min(kBand, n - row);
+    body(row, rows, row + rows);
+  }
+}
+
+/// Columns of the band that holds row t.
+inline Index band_end(Index t, Index n) { return std::min(n, (t / 64 + 1) * 64); }
+
+/// Lower triangle of a b^T.
+template <class T, class A, class B>
+void triangle_product(const A& a, const B& b, Matrix<T>& result) {
+  result.resize(a.rows(), a.rows());
+  for_each_band(a.rows(), [&](Index row, Index rows, Index columns) {
+    set_product(result.block(row, 0, rows, columns), a.middleRows(row, rows), b.topRows(columns).transpose());
+  });
+}
+
+/// result += lower a.
+template <class T, class A, class R>
+void add_triangle_times(const Matrix<T>& lower, const A& a, R&& result) {
+  for_each_band(a.rows(), [&](Index row, Index rows, Index columns) {
+    add_product(result.middleRows(row, rows), lower.block(row, 0, rows, columns), a.topRows(columns));
+  });
+}
+
+/// result += lower^T a.
+template <class T, class A, class R>
+void add_transposed_triangle_times(const Matrix<T>& lower, const A& a, R&& result) {
+  for_each_band(a.rows(), [&](Index row, Index rows, Index columns) {
+    add_product(result.topRows(columns), lower.block(row, 0, rows, columns).transpose(), a.middleRows(row, rows));
+  });
+}
 
 /// Sets D and carried to their logarithms. Sums run forward along a column: a difference of long sums would lose the
 /// small ones next to gates of -1e4.
@@ -25,7 +67,7 @@ template <class T>
 void log_gates(const Forward<T>& fw, Index first, Index n, Block<T>& block) {
   block.first = first;
   block.n = n;
-  block.D.setZero(n, n);
+  block.D.resize(n, n);
   block.carried.resize(n);
   Vector<T> sums = Vector<T>::Zero(n);
   T b = T(0.0);
@@ -47,8 +89,7 @@ void gate_products(const Head<T>& head, const Forward<T>& fw, Block<T>& block) {
   using std::exp;
   const Index first = block.first, n = block.n;
   const T m_entering = fw.m(first);
-  block.P.resize(n, n);
-  set_product(block.P, head.q.middleRows(first, n), head.k.middleRows(first, n).transpose());
+  triangle_product(head.q.middleRows(first, n), head.k.middleRows(first, n), block.P);
   for (Index t = 0; t < n; ++t) {
     const T m = fw.m(first + t + 1);
     block.carried(t) = exp(T(block.carried(t) + m_entering - m));
@@ -56,7 +97,7 @@ void gate_products(const Head<T>& head, const Forward<T>& fw, Block<T>& block) {
       block.D(t, j) = exp(T(block.D(t, j) - m));
       block.P(t, j) *= head.s * block.D(t, j);
     }
-    for (Index j = t + 1; j < n; ++j) block.P(t, j) = T(0.0);
+    for (Index j = t + 1; j < band_end(t, n); ++j) block.P(t, j) = T(0.0);
   }
 }
 
@@ -66,7 +107,8 @@ void block_outputs(const Head<T>& head, const Block<T>& block, const State<T>& e
                    Forward<T>& fw) {
   const Index first = block.first, n = block.n;
   const auto q = head.q.middleRows(first, n);
-  auto u = fw.h.middleRows(first, n);
+  auto h = *fw.h;
+  auto u = h.middleRows(first, n);
   set_product(u, q, entering.C);
   Vector<T> qn(n);
   set_product(qn, q, entering.n);
@@ -75,20 +117,19 @@ void block_outputs(const Head<T>& head, const Block<T>& block, const State<T>& e
     u.row(t) *= factor;
     fw.l(first + t) = block.P.row(t).head(t + 1).sum() + factor * qn(t);
   }
-  add_product(u, block.P, head.v.middleRows(first, n));
+  add_triangle_times(block.P, head.v.middleRows(first, n), u);
   normalize_rows(head, fw, frozen, first, n);
 }
 
 /// The state after the block.
 template <class T>
-void block_state(const Head<T>& head, const Block<T>& block, const State<T>& entering, State<T>& leaving) {
+void block_state(const Head<T>& head, Block<T>& block, const State<T>& entering, State<T>& leaving) {
   const Index n = block.n;
   const T carried = block.carried(n - 1);
-  const Matrix<T> weighted_k = block.D.row(n - 1).asDiagonal() * head.k.middleRows(block.first, n);
-  leaving.C.resize(entering.C.rows(), entering.C.cols());
-  set_product(leaving.C, weighted_k.transpose(), head.v.middleRows(block.first, n));
-  leaving.C += carried * entering.C;
-  leaving.n = weighted_k.colwise().sum().transpose() + carried * entering.n;
+  block.weighted = block.D.row(n - 1).asDiagonal() * head.k.middleRows(block.first, n);
+  leaving.C = carried * entering.C;
+  add_product(leaving.C, block.weighted.transpose(), head.v.middleRows(block.first, n));
+  leaving.n = block.weighted.colwise().sum().transpose() + carried * entering.n;
 }
 
 /// Gradient of lf from pairs inside the block: out_r += sum_{t >= r} sum_{j < r} G_tj.
@@ -102,46 +143,54 @@ void add_straddling_pairs(Matrix<T>& G, Eigen::Ref<Vector<T>> out) {
 /// Adds the block's part to `gradients`; its running cotangents are of the leaving state on entry and of the
 /// entering state on exit.
 template <class T>
-void block_backward(const Head<T>& head, const Block<T>& block, const State<T>& entering, HeadGradients<T>& gradients) {
+void block_backward(const Head<T>& head, const Forward<T>& fw, const T* dh, const State<T>& entering, Block<T>& block,
+                    HeadGradients<T>& gradients) {
   const Index first = block.first, n = block.n;
   const auto q = head.q.middleRows(first, n), k = head.k.middleRows(first, n);
-  const auto v = head.v.middleRows(first, n), g = gradients.g.middleRows(first, n);
+  const auto v = head.v.middleRows(first, n);
   const T carried_last = block.carried(n - 1);
   const Vector<T> s_carried = head.s * block.carried, D_last = block.D.row(n - 1).transpose();
   Matrix<T>& dC = gradients.dC;
+  numerator_cotangent(head, fw, dh, first, n, block.g);
 
-  auto dv = gradients.dv.middleRows(first, n);
+  auto all_dv = *gradients.dv;
+  auto dv = all_dv.middleRows(first, n);
   set_product(dv, k, dC);
   for (Index j = 0; j < n; ++j) dv.row(j) *= D_last(j);
-  add_product(dv, block.P.transpose(), g);
+  add_transposed_triangle_times(block.P, block.g, dv);
 
-  Matrix<T> dP(n, n), gC(n, k.cols()), v_dC(n, k.cols()), dS(n, n), G(n, n);
-  set_product(dP, g, v.transpose());
-  set_product(gC, g, entering.C.transpose());
-  set_product(v_dC, v, dC.transpose());
+  triangle_product(block.g, v, block.dP);
+  block.gC.resize(n, k.cols());
+  block.v_dC.resize(n, k.cols());
+  block.dS.resize(n, n);
+  block.G.resize(n, n);
+  set_product(block.gC, block.g, entering.C.transpose());
+  set_product(block.v_dC, v, dC.transpose());
   const T through_C = dC.cwiseProduct(entering.C).sum();
 
   for (ConventionGradients<T>& c : gradients.conventions) {
     const auto gamma = c.gamma.segment(first, n);
-    auto dq = c.dq.middleRows(first, n), dk = c.dk.middleRows(first, n);
+    auto all_dq = *c.dq, all_dk = *c.dk;
+    auto dq = all_dq.middleRows(first, n), dk = all_dk.middleRows(first, n);
     Vector<T> dq_entering(n), dk_leaving(n);  // <q_t, dq_t> and <k_j, dk_j> of the parts that cross the block's border
     for (Index t = 0; t < n; ++t) {
-      dq.row(t) = s_carried(t) * (gC.row(t) + gamma(t) * entering.n.transpose());
-      dk.row(t) = D_last(t) * (v_dC.row(t) + c.dn.transpose());
+      dq.row(t) = s_carried(t) * (block.gC.row(t) + gamma(t) * entering.n.transpose());
+      dk.row(t) = D_last(t) * (block.v_dC.row(t) + c.dn.transpose());
       dq_entering(t) = dq.row(t).cwiseProduct(q.row(t)).sum();
       dk_leaving(t) = dk.row(t).cwiseProduct(k.row(t)).sum();
-      for (Index j = 0; j < n; ++j) {
-        const T dP_tj = dP(t, j) + gamma(t);
-        dS(t, j) = j <= t ? T(head.s * dP_tj * block.D(t, j)) : T(0.0);
-        G(t, j) = j <= t ? T(dP_tj * block.P(t, j)) : T(0.0);
+      for (Index j = 0; j <= t; ++j) {
+        const T dP = block.dP(t, j) + gamma(t);
+        block.dS(t, j) = head.s * dP * block.D(t, j);
+        block.G(t, j) = dP * block.P(t, j);
       }
+      for (Index j = t + 1; j < band_end(t, n); ++j) block.dS(t, j) = T(0.0);
     }
-    add_product(dq, dS, k);
-    add_product(dk, dS.transpose(), q);
+    add_triangle_times(block.dS, k, dq);
+    add_transposed_triangle_times(block.dS, q, dk);
     for (Index j = 0; j < n; ++j) c.di(first + j) = dk.row(j).cwiseProduct(k.row(j)).sum();
 
     auto dlf = c.dlf.segment(first, n);
-    add_straddling_pairs<T>(G, dlf);
+    add_straddling_pairs<T>(block.G, dlf);
     T after = T(0.0), before = carried_last * (through_C + dot<T>(c.dn, entering.n));
     for (Index t = n - 1; t >= 0; --t) dlf(t) += (after += dq_entering(t));
     for (Index t = 0; t < n; ++t) {
@@ -151,9 +200,9 @@ void block_backward(const Head<T>& head, const Block<T>& block, const State<T>& 
     c.dn *= carried_last;
     for (Index t = 0; t < n; ++t) c.dn += s_carried(t) * gamma(t) * q.row(t).transpose();
   }
-  const Matrix<T> weighted_q = s_carried.asDiagonal() * q;
+  block.weighted = s_carried.asDiagonal() * q;
   dC *= carried_last;
-  add_product(dC, weighted_q.transpose(), g);
+  add_product(dC, block.weighted.transpose(), block.g);
 }
 
 }  // namespace mlstm::reference

@@ -10,10 +10,10 @@
 namespace mlstm::reference {
 
 template <class T>
-Forward<T> chunkwise_forward(const Head<T>& head, const Frozen<T>* frozen, bool save) {
+Forward<T> chunkwise_forward(const Head<T>& head, const Frozen<T>* frozen, bool save, T* h) {
   const HeadProblem& p = head.problem;
   Forward<T> fw;
-  start_forward(head, fw);
+  start_forward(head, h, fw);
   scan_stabilizer(head, fw);
   finish_stabilizer(fw, frozen);
   Block<T> block;
@@ -32,15 +32,15 @@ Forward<T> chunkwise_forward(const Head<T>& head, const Frozen<T>* frozen, bool 
 
 template <class T>
 HeadGradients<T> chunkwise_backward(const Head<T>& head, const Forward<T>& fw, const Cotangents<T>& cotangents,
-                                    const std::vector<Convention>& conventions) {
+                                    const std::vector<Wanted<T>>& wanted) {
   const HeadProblem& p = head.problem;
-  HeadGradients<T> result = start_gradients(head, fw, cotangents, conventions);
+  HeadGradients<T> result = start_gradients(head, fw, cotangents, wanted);
   Block<T> block;
   for (Index chunk = (p.S - 1) / p.L; chunk >= 0; --chunk) {
     const Index first = chunk * p.L;
     log_gates(fw, first, std::min(p.L, p.S - first), block);
     gate_products(head, fw, block);
-    block_backward(head, block, fw.entering[static_cast<std::size_t>(chunk)], result);
+    block_backward(head, fw, cotangents.h, fw.entering[static_cast<std::size_t>(chunk)], block, result);
   }
   finish_gradients(head, fw, cotangents, result);
   return result;

@@ -15,28 +15,28 @@ bool any_wanted(const Gradients<T>& g) {
 
 template <class T>
 HeadGradients<T> backward(const Head<T>& head, const Forward<T>& fw, const Cotangents<T>& cotangents,
-                          const std::vector<Convention>& conventions) {
+                          const std::vector<Wanted<T>>& wanted) {
   switch (head.problem.formulation) {
     case Module::recurrent:
-      return recurrent_backward(head, fw, cotangents, conventions);
+      return recurrent_backward(head, fw, cotangents, wanted);
     case Module::parallel:
-      return parallel_backward(head, fw, cotangents, conventions);
+      return parallel_backward(head, fw, cotangents, wanted);
     case Module::chunkwise:
       break;
   }
-  return chunkwise_backward(head, fw, cotangents, conventions);
+  return chunkwise_backward(head, fw, cotangents, wanted);
 }
 
 /// True if the range of float64 was enough: nothing overflowed, no denominator fell below the normal numbers.
 inline bool in_range(const Forward<double>& fw) {
-  return fw.h.allFinite() && fw.l.allFinite() && fw.last.C.allFinite() && fw.last.n.allFinite() &&
+  return (*fw.h).allFinite() && fw.l.allFinite() && fw.last.C.allFinite() && fw.last.n.allFinite() &&
          fw.m.tail(fw.m.size() - 1).allFinite() && (fw.inverse_d.array() < 1e300).all();
 }
 
 inline bool in_range(const HeadGradients<double>& gradients) {
-  if (!gradients.dv.allFinite() || !gradients.dC.allFinite()) return false;
+  if (!(*gradients.dv).allFinite() || !gradients.dC.allFinite()) return false;
   for (const ConventionGradients<double>& c : gradients.conventions) {
-    const bool finite = c.dq.allFinite() && c.dk.allFinite() && c.di.allFinite() && c.dlf.allFinite() &&
+    const bool finite = (*c.dq).allFinite() && (*c.dk).allFinite() && c.di.allFinite() && c.dlf.allFinite() &&
                         c.dn.allFinite() && std::isfinite(c.dm_initial);
     if (!finite) return false;
   }
@@ -45,13 +45,13 @@ inline bool in_range(const HeadGradients<double>& gradients) {
 
 template <class T, class Derived>
 void copy_to(T* destination, const Eigen::MatrixBase<Derived>& source) {
-  if (destination) Eigen::Map<Matrix<T>>(destination, source.rows(), source.cols()) = source;
+  if (destination && destination != source.derived().data())
+    Eigen::Map<Matrix<T>>(destination, source.rows(), source.cols()) = source;
 }
 
 template <class T>
 void copy_outputs(const Head<T>& head, const Forward<T>& fw, const HeadRequest<T>& request) {
   const HeadProblem& p = head.problem;
-  copy_to(request.outputs.h, fw.h);
   copy_to(request.outputs.c_last, fw.last.C);
   copy_to(request.outputs.n_last, fw.last.n);
   if (request.outputs.m_last) *request.outputs.m_last = fw.m_last;
@@ -63,10 +63,9 @@ void copy_outputs(const Head<T>& head, const Forward<T>& fw, const HeadRequest<T
 }
 
 template <class T>
-void copy_gradients(const HeadGradients<T>& gradients, const ConventionGradients<T>& c, const Gradients<T>& wanted) {
-  copy_to(wanted.q, c.dq);
-  copy_to(wanted.k, c.dk);
-  copy_to(wanted.v, gradients.dv);
+void copy_gradients(const HeadGradients<T>& gradients, const ConventionGradients<T>& c) {
+  const Gradients<T>& wanted = c.wanted.gradients;
+  copy_to(wanted.v, *gradients.dv);
   copy_to(wanted.i, c.di);
   copy_to(wanted.f, c.dlf);
   copy_to(wanted.c_initial, gradients.dC);
@@ -78,24 +77,22 @@ void copy_gradients(const HeadGradients<T>& gradients, const ConventionGradients
 template <class T>
 bool evaluate_head(const HeadProblem& problem, const Inputs<T>& inputs, const HeadRequest<T>& request) {
   const Head<T> head(problem, inputs);
-  std::vector<Convention> conventions;
-  if (any_wanted(request.exact)) conventions.push_back(Convention::exact);
-  if (any_wanted(request.detached)) conventions.push_back(Convention::detached);
+  std::vector<Wanted<T>> wanted;
+  if (any_wanted(request.exact)) wanted.push_back({Convention::exact, request.exact});
+  if (any_wanted(request.detached)) wanted.push_back({Convention::detached, request.detached});
 
-  const Forward<T> fw = forward<T>(head, nullptr, !conventions.empty());
+  const Forward<T> fw = forward<T>(head, nullptr, !wanted.empty(), request.outputs.h);
   if constexpr (std::is_same_v<T, double>) {
     if (!in_range(fw)) return false;
   }
   copy_outputs(head, fw, request);
-  if (conventions.empty()) return true;
+  if (wanted.empty()) return true;
 
-  const HeadGradients<T> gradients = backward(head, fw, request.cotangents, conventions);
+  const HeadGradients<T> gradients = backward(head, fw, request.cotangents, wanted);
   if constexpr (std::is_same_v<T, double>) {
     if (!in_range(gradients)) return false;
   }
-  for (const ConventionGradients<T>& c : gradients.conventions) {
-    copy_gradients(gradients, c, c.convention == Convention::exact ? request.exact : request.detached);
-  }
+  for (const ConventionGradients<T>& c : gradients.conventions) copy_gradients(gradients, c);
   return true;
 }
 

@@ -24,9 +24,9 @@ T sigmoid(const T& x) {
   return T(1.0) / (T(1.0) + T(exp(T(-x))));
 }
 
-/// Sets lf and li, and makes room for the rest.
+/// Sets lf and li, and makes room for the rest; h goes to `h` unless null.
 template <class T>
-void start_forward(const Head<T>& head, Forward<T>& fw) {
+void start_forward(const Head<T>& head, T* h, Forward<T>& fw) {
   const HeadProblem& p = head.problem;
   fw.lf.resize(p.S);
   fw.li.resize(p.S);
@@ -34,7 +34,7 @@ void start_forward(const Head<T>& head, Forward<T>& fw) {
   fw.l.resize(p.S);
   fw.inverse_d.resize(p.S);
   fw.newest.assign(static_cast<std::size_t>(p.S), 0);
-  fw.h.setZero(p.S, p.DHV);
+  fw.h = Result<T>(h, p.S, p.DHV);
   for (Index t = 0; t < p.S; ++t) {
     fw.lf(t) = log_sigmoid(T(head.f(t)));
     fw.li(t) = p.gate == Gate::exp ? T(head.i(t)) : log_sigmoid(T(head.i(t)));
@@ -77,7 +77,7 @@ struct DenominatorSides {
   T factor, floor, size;
 };
 
-/// 1/d_t of rows [first, first + n) from l and m, and h = u/d, where fw.h holds the numerators u on entry.
+/// 1/d_t of rows [first, first + n) from l and m, and h = u/d, where h holds the numerators u on entry.
 template <class T>
 void normalize_rows(const Head<T>& head, Forward<T>& fw, const Frozen<T>* frozen, Index first, Index n) {
   for (Index t = first; t < first + n; ++t) {
@@ -91,8 +91,7 @@ void normalize_rows(const Head<T>& head, Forward<T>& fw, const Frozen<T>* frozen
       const DenominatorSides<T> d(fw.l(t), fw.m(t + 1));
       fw.inverse_d(t) = d.factor / ((d.above_floor() ? d.size : d.floor) + T(head.problem.eps) * d.factor);
     }
-    const T inverse_d = fw.inverse_d(t);
-    for (Index e = 0; e < fw.h.cols(); ++e) fw.h(t, e) = fw.h(t, e) * inverse_d;
+    (*fw.h).row(t) *= T(fw.inverse_d(t));
   }
 }
 

@@ -7,12 +7,19 @@
 
 namespace mlstm::reference {
 
+/// Gradients that one convention is asked for.
+template <class T>
+struct Wanted {
+  Convention convention{};
+  Gradients<T> gradients;
+};
+
 /// Gradients that depend on the convention.
 template <class T>
 struct ConventionGradients {
-  Convention convention{};
+  Wanted<T> wanted;
   Vector<T> gamma;    ///< cotangent of l_t (S)
-  Matrix<T> dq, dk;   ///< S x DHQK
+  Result<T> dq, dk;   ///< S x DHQK
   Vector<T> di, dlf;  ///< with respect to li, lf (S); after finish_gradients di and df of the inputs
   Vector<T> dn;       ///< running cotangent of n; at the end dn_initial
   T dm_initial{};
@@ -21,9 +28,9 @@ struct ConventionGradients {
 /// Gradients of one head. dv and dC are the same in both conventions: d_t does not depend on v or C.
 template <class T>
 struct HeadGradients {
-  Matrix<T> g;   ///< dh_t / d_t (S x DHV)
-  Matrix<T> dv;  ///< S x DHV
-  Matrix<T> dC;  ///< running cotangent of C; at the end dc_initial
+  Vector<T> dh_h;  ///< <dh_t, h_t> (S)
+  Result<T> dv;    ///< S x DHV
+  Matrix<T> dC;    ///< running cotangent of C; at the end dc_initial
   std::vector<ConventionGradients<T>> conventions;
 };
 
@@ -32,38 +39,46 @@ T dot(const Vector<T>& a, const Vector<T>& b) {
   return a.cwiseProduct(b).sum();
 }
 
-/// <dh_t, h_t>, zero without dh.
+/// g_t = dh_t / d_t of rows [first, first + n), the cotangent of the numerator.
 template <class T>
-Vector<T> row_products(const HeadProblem& p, const Forward<T>& fw, const T* dh) {
-  if (!dh) return Vector<T>::Zero(p.S);
-  return ConstMatrixMap<T>(dh, p.S, p.DHV).cwiseProduct(fw.h).rowwise().sum();
+void numerator_cotangent(const Head<T>& head, const Forward<T>& fw, const T* dh, Index first, Index n, Matrix<T>& g) {
+  if (!dh) {
+    g.setZero(n, head.problem.DHV);
+    return;
+  }
+  const ConstMatrixMap<T> rows(dh + first * head.problem.DHV, n, head.problem.DHV);
+  g = fw.inverse_d.segment(first, n).asDiagonal() * rows;
 }
 
-/// Sets g, gamma and the cotangents of the last state; zeroes the sums.
+/// Sets gamma and the cotangents of the last state, and makes room for the rest; di and dlf are zero.
 template <class T>
 HeadGradients<T> start_gradients(const Head<T>& head, const Forward<T>& fw, const Cotangents<T>& cotangents,
-                                 const std::vector<Convention>& conventions) {
+                                 const std::vector<Wanted<T>>& wanted) {
   const HeadProblem& p = head.problem;
   HeadGradients<T> result;
-  result.g.setZero(p.S, p.DHV);
-  if (cotangents.h) result.g = fw.inverse_d.asDiagonal() * ConstMatrixMap<T>(cotangents.h, p.S, p.DHV);
-  result.dv.setZero(p.S, p.DHV);
+  result.dh_h.setZero(p.S);
+  if (cotangents.h) {
+    result.dh_h = ConstMatrixMap<T>(cotangents.h, p.S, p.DHV).cwiseProduct(*fw.h).rowwise().sum();
+  }
+  T* dv = nullptr;
+  for (const Wanted<T>& w : wanted) dv = dv ? dv : w.gradients.v;
+  result.dv = Result<T>(dv, p.S, p.DHV);
   result.dC.setZero(p.DHQK, p.DHV);
   if (cotangents.c_last) result.dC = ConstMatrixMap<T>(cotangents.c_last, p.DHQK, p.DHV);
 
-  const Vector<T> dh_h = row_products(p, fw, cotangents.h);
-  for (const Convention convention : conventions) {
+  for (const Wanted<T>& w : wanted) {
     ConventionGradients<T>& c = result.conventions.emplace_back();
-    c.convention = convention;
+    c.wanted = w;
     c.gamma.setZero(p.S);
-    if (convention == Convention::exact && p.normalized) {
+    if (w.convention == Convention::exact && p.normalized) {
       for (Index t = 0; t < p.S; ++t) {
         const bool through_l = fw.l(t) != T(0.0) && DenominatorSides<T>(fw.l(t), fw.m(t + 1)).above_floor();
-        if (through_l) c.gamma(t) = (fw.l(t) > T(0.0) ? T(-dh_h(t)) : T(dh_h(t))) * T(fw.inverse_d(t));
+        if (!through_l) continue;
+        c.gamma(t) = (fw.l(t) > T(0.0) ? T(-result.dh_h(t)) : T(result.dh_h(t))) * T(fw.inverse_d(t));
       }
     }
-    c.dq.setZero(p.S, p.DHQK);
-    c.dk.setZero(p.S, p.DHQK);
+    c.dq = Result<T>(w.gradients.q, p.S, p.DHQK);
+    c.dk = Result<T>(w.gradients.k, p.S, p.DHQK);
     c.di.setZero(p.S);
     c.dlf.setZero(p.S);
     c.dn.setZero(p.DHQK);
@@ -77,9 +92,8 @@ template <class T>
 void finish_gradients(const Head<T>& head, const Forward<T>& fw, const Cotangents<T>& cotangents,
                       HeadGradients<T>& gradients) {
   const HeadProblem& p = head.problem;
-  const Vector<T> dh_h = row_products(p, fw, cotangents.h);
   for (ConventionGradients<T>& c : gradients.conventions) {
-    const bool exact = c.convention == Convention::exact;
+    const bool exact = c.wanted.convention == Convention::exact;
     if (p.gate == Gate::exp) {
       T carry = cotangents.m_last ? *cotangents.m_last : T(0.0);
       if (exact && cotangents.c_last) {
@@ -89,7 +103,7 @@ void finish_gradients(const Head<T>& head, const Forward<T>& fw, const Cotangent
         carry -= ConstVectorMap<T>(cotangents.n_last, p.DHQK).cwiseProduct(fw.last.n).sum();
       }
       for (Index t = p.S - 1; t >= 0; --t) {
-        if (exact) carry -= T(dh_h(t)) * T(p.eps) * T(fw.inverse_d(t));
+        if (exact) carry -= T(gradients.dh_h(t)) * T(p.eps) * T(fw.inverse_d(t));
         if (fw.newest[static_cast<std::size_t>(t)]) {
           c.di(t) += carry;
           carry = T(0.0);
@@ -98,7 +112,7 @@ void finish_gradients(const Head<T>& head, const Forward<T>& fw, const Cotangent
         }
       }
       c.dm_initial = carry;
-      if (exact) c.dm_initial += gradients.dC.cwiseProduct(head.C_0).sum() + c.dn.cwiseProduct(head.n_0).sum();
+      if (exact) c.dm_initial += gradients.dC.cwiseProduct(head.C_0).sum() + dot<T>(c.dn, head.n_0);
     } else {
       for (Index t = 0; t < p.S; ++t) c.di(t) *= sigmoid(T(-head.i(t)));
     }

@@ -87,6 +87,22 @@ struct State {
   Vector<T> n;
 };
 
+/// A matrix of results: in the caller's memory if it is wanted there, else in its own.
+template <class T>
+class Result {
+ public:
+  Result() = default;
+  Result(T* wanted, Index rows, Index cols)
+      : own_(wanted ? 0 : rows * cols), wanted_(wanted), rows_(rows), cols_(cols) {}
+  Eigen::Map<Matrix<T>> operator*() { return {wanted_ ? wanted_ : own_.data(), rows_, cols_}; }
+  ConstMatrixMap<T> operator*() const { return {wanted_ ? wanted_ : own_.data(), rows_, cols_}; }
+
+ private:
+  Vector<T> own_;
+  T* wanted_ = nullptr;
+  Index rows_ = 0, cols_ = 0;
+};
+
 /// What a forward pass leaves, for the caller and for a backward pass.
 template <class T>
 struct Forward {
@@ -95,7 +111,7 @@ struct Forward {
   std::vector<char> newest;  ///< [t]: m of step t is i_t, not the past (S)
   Vector<T> l;               ///< s n_t.q_t (S)
   Vector<T> inverse_d;       ///< 1/d_t (S); held instead of d_t, which overflows for very negative m_t
-  Matrix<T> h;               ///< S x DHV
+  Result<T> h;               ///< S x DHV
   State<T> last;
   T m_last{};                      ///< m_S as an output: differentiable also when m is frozen
   std::vector<State<T>> entering;  ///< state entering each segment (chunk, checkpoint); only if saved

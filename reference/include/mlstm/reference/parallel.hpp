@@ -35,9 +35,9 @@ Block<T> whole_sequence(const Head<T>& head, const Forward<T>& fw) {
 }
 
 template <class T>
-Forward<T> parallel_forward(const Head<T>& head, const Frozen<T>* frozen) {
+Forward<T> parallel_forward(const Head<T>& head, const Frozen<T>* frozen, T* h) {
   Forward<T> fw;
-  start_forward(head, fw);
+  start_forward(head, h, fw);
   Block<T> block = whole_sequence(head, fw);
   stabilizer_from_rows(head, block, fw);
   finish_stabilizer(fw, frozen);
@@ -50,11 +50,11 @@ Forward<T> parallel_forward(const Head<T>& head, const Frozen<T>* frozen) {
 
 template <class T>
 HeadGradients<T> parallel_backward(const Head<T>& head, const Forward<T>& fw, const Cotangents<T>& cotangents,
-                                   const std::vector<Convention>& conventions) {
-  HeadGradients<T> result = start_gradients(head, fw, cotangents, conventions);
+                                   const std::vector<Wanted<T>>& wanted) {
+  HeadGradients<T> result = start_gradients(head, fw, cotangents, wanted);
   Block<T> block = whole_sequence(head, fw);
   gate_products(head, fw, block);
-  block_backward(head, block, State<T>{head.C_0, head.n_0}, result);
+  block_backward(head, fw, cotangents.h, State<T>{head.C_0, head.n_0}, block, result);
   finish_gradients(head, fw, cotangents, result);
   return result;
 }

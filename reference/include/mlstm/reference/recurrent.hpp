@@ -38,10 +38,10 @@ inline Index checkpoint_interval(Index S) {
 }
 
 template <class T>
-Forward<T> recurrent_forward(const Head<T>& head, const Frozen<T>* frozen, bool save) {
+Forward<T> recurrent_forward(const Head<T>& head, const Frozen<T>* frozen, bool save, T* h) {
   const HeadProblem& p = head.problem;
   Forward<T> fw;
-  start_forward(head, fw);
+  start_forward(head, h, fw);
   scan_stabilizer(head, fw);
   finish_stabilizer(fw, frozen);
   const Index interval = checkpoint_interval(p.S);
@@ -51,7 +51,7 @@ Forward<T> recurrent_forward(const Head<T>& head, const Frozen<T>* frozen, bool 
     recurrent_step(head, fw, t, state);
     const Vector<T> sq = head.s * head.q.row(t).transpose();
     fw.l(t) = dot<T>(state.n, sq);
-    set_product(fw.h.row(t), sq.transpose(), state.C);
+    set_product((*fw.h).row(t), sq.transpose(), state.C);
     normalize_rows(head, fw, frozen, t, 1);
   }
   fw.last = std::move(state);
@@ -61,13 +61,14 @@ Forward<T> recurrent_forward(const Head<T>& head, const Frozen<T>* frozen, bool 
 /// dC_t = s q_t g_t^T + F_{t+1} dC_{t+1}, and everything else from it.
 template <class T>
 HeadGradients<T> recurrent_backward(const Head<T>& head, const Forward<T>& fw, const Cotangents<T>& cotangents,
-                                    const std::vector<Convention>& conventions) {
+                                    const std::vector<Wanted<T>>& wanted) {
   const HeadProblem& p = head.problem;
-  HeadGradients<T> result = start_gradients(head, fw, cotangents, conventions);
+  HeadGradients<T> result = start_gradients(head, fw, cotangents, wanted);
   Matrix<T>& dC = result.dC;
   const Index interval = checkpoint_interval(p.S);
   std::vector<State<T>> states;
   Vector<T> Cg(p.DHQK), dCv(p.DHQK);
+  Matrix<T> g;
   for (Index segment = static_cast<Index>(fw.entering.size()) - 1; segment >= 0; --segment) {
     const Index first = segment * interval, end = std::min(first + interval, p.S);
     states.assign(1, fw.entering[static_cast<std::size_t>(segment)]);
@@ -80,16 +81,18 @@ HeadGradients<T> recurrent_backward(const Head<T>& head, const Forward<T>& fw, c
             &now = states[static_cast<std::size_t>(t - first + 1)];
       const T F = forget_factor(fw, t), I = input_factor(fw, t);
       const Vector<T> sq = head.s * head.q.row(t).transpose(), k = head.k.row(t).transpose();
-      dC += sq.lazyProduct(result.g.row(t));
-      set_product(Cg, now.C, result.g.row(t).transpose());
+      numerator_cotangent(head, fw, cotangents.h, t, 1, g);
+      dC += sq.lazyProduct(g.row(0));
+      set_product(Cg, now.C, g.row(0).transpose());
       set_product(dCv, dC, head.v.row(t).transpose());
-      set_product(result.dv.row(t), Vector<T>(I * k).transpose(), dC);
+      set_product((*result.dv).row(t), Vector<T>(I * k).transpose(), dC);
       const T through_C = dC.cwiseProduct(before.C).sum();
       for (ConventionGradients<T>& c : result.conventions) {
         c.dn += c.gamma(t) * sq;
-        c.dq.row(t) = head.s * (Cg + c.gamma(t) * now.n).transpose();
-        c.dk.row(t) = I * (dCv + c.dn).transpose();
-        c.di(t) = c.dk.row(t).transpose().cwiseProduct(k).sum();
+        auto dk = (*c.dk).row(t);
+        (*c.dq).row(t) = head.s * (Cg + c.gamma(t) * now.n).transpose();
+        dk = I * (dCv + c.dn).transpose();
+        c.di(t) = dk.transpose().cwiseProduct(k).sum();
         c.dlf(t) = F * (through_C + dot<T>(c.dn, before.n));
         c.dn *= F;
       }
