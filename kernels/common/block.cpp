@@ -61,6 +61,7 @@ StepGradients<RealOf<N>> block_backward(const Block<RealOf<N>>& block, MatrixRef
   const auto input = decays.D.row(last).transpose();
   const Real past_last = decays.past[last];
   const Vector<Real> past = scale * decays.past;
+  const Matrix<Real> g = N::operand(inverse.asDiagonal() * dh);
 
   // Within the block.
   const Matrix<Real> P = weights_of(block);
@@ -85,7 +86,7 @@ StepGradients<RealOf<N>> block_backward(const Block<RealOf<N>>& block, MatrixRef
   StepGradients<Real> out;
   out.dq = dq_past + dS * k;
   out.dk = dk_future + dS.transpose() * q;
-  out.dv = dv_future + N::operand(inverse.asDiagonal() * P).transpose() * dh;
+  out.dv = dv_future + N::operand(P).transpose() * g;
 
   // Gates: pairs within the block, pairs (past, t ≥ r), pairs (j < r, future), and pairs (past, future).
   const Vector<Real> q_past = q.cwiseProduct(dq_past).rowwise().sum();
@@ -105,7 +106,7 @@ StepGradients<RealOf<N>> block_backward(const Block<RealOf<N>>& block, MatrixRef
   out.after_product = before_r;
 
   out.before.C = past_last * after.C;
-  out.before.C += N::operand(past.cwiseProduct(inverse).asDiagonal() * q).transpose() * dh;
+  out.before.C += N::operand(past.asDiagonal() * q).transpose() * g;
   out.before.n = past_last * after.n + q.transpose() * past.cwiseProduct(gamma);
   return out;
 }

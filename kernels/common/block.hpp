@@ -5,9 +5,10 @@
 //   P = (s q kᵀ)∘D    l = Σ_j P_j + past∘(s q n)    numerator = P v + past∘(s q C)
 //   C' = past_n C + (D_n∘k)ᵀ v,  n' = past_n n + (D_n∘k)ᵀ 1         (D_n, past_n: last row)
 //
-// Rounded to the storage type, as operands of a matrix product: P, P/d, s dP∘D, the states C and dC, and the rows of k
-// and q that are scaled on their way into a state. All else, products included, is `Real`. dh is never divided by d
-// before a product: 1/d scales rows of the result, or P, which rounds once where dh/d would round twice.
+// Rounded to the storage type, as operands of a matrix product: P, s dP∘D, g = dh/d, the states C and dC, and the rows
+// of k and q that are scaled on their way into a state. All else, products included, is `Real`. Products that give rows
+// of t read dh as it is stored and are divided by d afterwards; only sums over t (dv, dC) read g. P and g are rounded
+// apart, because with input gates far below 0, P/d underflows in float16 where neither of them does.
 #pragma once
 
 #include "common/head.hpp"
