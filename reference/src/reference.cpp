@@ -9,6 +9,7 @@
 
 #include "mlstm/parallel_for.hpp"
 #include "mlstm/reference/autograd.hpp"
+#include "mlstm/reference/differences.hpp"
 #include "mlstm/reference/extended.hpp"
 #include "mlstm/reference/fields.hpp"
 #include "mlstm/reference/hot.hpp"
@@ -137,6 +138,17 @@ void evaluate_extended(const Problem& problem, const Inputs<double>& inputs, con
     refuse("backward", quoted(to_string(options.backward)), "\"ownbw\" in extended precision");
   }
   for_each_head(problem, inputs, request, options, evaluate_head_extended);
+}
+
+void differences(const Problem& problem, const Inputs<double>& inputs, const Cotangents<double>& cotangents,
+                 Convention convention, const Gradients<double>& wanted, const Options& options) {
+  Request request;
+  request.cotangents = cotangents;
+  request.exact = wanted;  // of either convention; only the place is used
+  for_each_head(problem, inputs, request, options,
+                [&](const HeadProblem& p, const Inputs<double>& in, const HeadRequest<double>& part) {
+                  evaluate_head_differences(p, in, part.cotangents, convention, part.exact);
+                });
 }
 
 }  // namespace mlstm::reference
