@@ -141,7 +141,7 @@ Floors floors_of(const HeadProblem& p, const Values& x, const Rows& rows, const 
                        .matrix()
                        .transpose();
   }
-  out.c_initial = eta * ((x.s * q2.cwiseSqrt()).replicate(1, x.e) + g2.cwiseSqrt().transpose().replicate(x.d, 1));
+  out.c_initial = eta * (q2.cwiseSqrt().replicate(1, x.e) + g2.cwiseSqrt().transpose().replicate(x.d, 1));
   return out;
 }
 
@@ -210,41 +210,41 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     const auto Q2 = x.Q2.middleRows(t0, n), K2 = x.K2.middleRows(t0, n), V2 = x.V2.middleRows(t0, n);
     const auto g = rows.g.middleRows(t0, n), g2 = rows.g2.middleRows(t0, n), g0 = rows.g0.middleRows(t0, n);
     const auto part = [&](const Vec& all) { return all.segment(t0, n); };
-    const auto Ww = part(w2).asDiagonal(), WW = part(W2).asDiagonal();
 
-    const Mat Eg = g2 * V2.transpose();
-    const Mat E = (Q2 * K2.transpose()).cwiseProduct(c.D2);
-    const Mat P2 = (s2 * (q * k.transpose()).cwiseAbs2()).cwiseProduct(c.D2);
+    const Mat Eg = nt(g2, V2);
+    const Mat E = nt(Q2, K2).cwiseProduct(c.D2);
+    const Mat P2 = (s2 * nt(q, k).cwiseAbs2()).cwiseProduct(c.D2);
     const Mat D2_Eg = c.D2.cwiseProduct(Eg);
-    const Mat D2_dP2 = c.D2.cwiseProduct((g * v.transpose()).cwiseAbs2());
+    const Mat D2_dP2 = c.D2.cwiseProduct(nt(g, v).cwiseAbs2());
     const Mat EG = E.cwiseProduct(Eg);
+    const Mat W_E = weighted(part(W2), E), W_D2_Eg = weighted(part(W2), D2_Eg);
     const Vec last = c.D.row(n - 1).transpose(), last2 = c.D2.row(n - 1).transpose();  // weights of later rows
     const Vec plain_last2 = last.cwiseAbs2();
 
     // Rows: dq.
-    const Mat past_g = c.past2.asDiagonal() * (g2 * past.C2.transpose());
-    const Mat tg = s2 * (c.past2.asDiagonal() * (g0.cwiseAbs2() * past.T.transpose()));
+    const Mat past_g = weighted(c.past2, nt(g2, past.C2));
+    const Mat tg = s2 * weighted(c.past2, nt(g0.cwiseAbs2(), past.T));
     out.q.middleRows(t0, n) =
-        s2 * (part(w2).cwiseProduct(part(rows.alpha_gv)).asDiagonal() * (D2_Eg * K2 + past_g)) + u2 * tg;
-    out.N.middleRows(t0, n) = c.D * k + c.past * past.n.transpose();
-    out.n2.middleRows(t0, n) = c.D2 * K2 + c.past2 * past.n2.transpose();
+        s2 * weighted(part(w2).cwiseProduct(part(rows.alpha_gv)), nn(D2_Eg, K2) + past_g) + u2 * tg;
+    out.N.middleRows(t0, n) = nn(c.D, k) + c.past * past.n.transpose();
+    out.n2.middleRows(t0, n) = nn(c.D2, K2) + c.past2 * past.n2.transpose();
     out.row_T.segment(t0, n) = u2 * tg.cwiseProduct(q.cwiseAbs2()).rowwise().sum();
     const Vec past_EG = Q2.cwiseProduct(past_g).rowwise().sum();
-    const Vec past_P2 = s2 * c.past2.cwiseProduct((q * past.kk).cwiseProduct(q).rowwise().sum());
+    const Vec past_P2 = s2 * c.past2.cwiseProduct(quadratic(q, past.kk));
     out.row_P2.segment(t0, n) = P2.rowwise().sum() + past_P2;
 
     // Columns: dk, dv, k.dk.
-    const Vec colsum_P2 = (WW * P2).colwise().sum().transpose(), colsum_E = (WW * E).colwise().sum().transpose();
-    const Vec kqk = (k * f.qq).cwiseProduct(k).rowwise().sum(), vgv = (v * f.gg).cwiseProduct(v).rowwise().sum();
-    const Mat VX = V2 * f.X.transpose(), KX = K2 * f.X;
+    const Vec colsum_P2 = P2.transpose() * part(W2), colsum_E = E.transpose() * part(W2);
+    const Vec kqk = quadratic(k, f.qq), vgv = quadratic(v, f.gg);
+    const Mat VX = nt(V2, f.X), KX = nn(K2, f.X);
     Vec aligned_k(n), aligned_v(n);
     Mat k_c, k_c2, c_v, c_v2;
     if (last_c.size() > 0) {
-      k_c = k * last_c, k_c2 = K2 * last_c2;
-      c_v = v * last_c.transpose(), c_v2 = V2 * last_c2.transpose();
+      k_c = nn(k, last_c), k_c2 = nn(K2, last_c2);
+      c_v = nt(v, last_c), c_v2 = nt(V2, last_c2);
     }
-    const Vec num_v = (WW * D2_dP2).colwise().sum().transpose() + last2.cwiseProduct(vgv);
-    const Vec den_v = (WW * D2_Eg).colwise().sum().transpose() + last2.cwiseProduct(V2 * f.g2);
+    const Vec num_v = D2_dP2.transpose() * part(W2) + last2.cwiseProduct(vgv);
+    const Vec den_v = D2_Eg.transpose() * part(W2) + last2.cwiseProduct(V2 * f.g2);
     const Vec num_k = colsum_P2 + last2.cwiseProduct(kqk);
     const Vec den_k = colsum_E + last2.cwiseProduct(K2 * f.q2);
     for (Index b = 0; b < n; ++b) {
@@ -255,55 +255,52 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
         aligned_k[b] = std::max(aligned_k[b], alignment(k_c.row(b).squaredNorm(), k_c2.row(b).sum(), limit_d));
       }
     }
-    const Mat tk = plain_last2.asDiagonal() * (V2 * f.T.transpose());
-    out.k.middleRows(t0, n) =
-        aligned_v.asDiagonal() * ((WW * D2_Eg).transpose() * Q2 + last2.asDiagonal() * VX) + u2 * tk;
-    out.v.middleRows(t0, n) = aligned_k.asDiagonal() * ((WW * E).transpose() * g2 + last2.asDiagonal() * KX) +
-                              u2 * (plain_last2.asDiagonal() * (K2 * f.T));
+    const Mat tk = weighted(plain_last2, nt(V2, f.T));
+    out.k.middleRows(t0, n) = weighted(aligned_v, tn(W_D2_Eg, Q2) + weighted(last2, VX)) + u2 * tk;
+    out.v.middleRows(t0, n) =
+        weighted(aligned_k, tn(W_E, g2) + weighted(last2, KX)) + u2 * weighted(plain_last2, nn(K2, f.T));
     out.column_T.segment(t0, n) = u2 * K2.cwiseProduct(tk).rowwise().sum();
     const Vec both = aligned_k.cwiseProduct(aligned_v);
     const auto later = [&](const Mat& state) -> Vec {  // sum over later rows of state . (k^2 v^2)
-      return last2.cwiseProduct((K2 * state).cwiseProduct(V2).rowwise().sum());
+      return last2.cwiseProduct(nn(K2, state).cwiseProduct(V2).rowwise().sum());
     };
-    out.column.segment(t0, n) = both.cwiseProduct((WW * EG).colwise().sum().transpose() +
-                                                  last2.cwiseProduct(KX.cwiseProduct(V2).rowwise().sum()));
-    out.column_w.segment(t0, n) = both.cwiseProduct((Ww * EG).colwise().sum().transpose() + later(f.Y));
-    const Vec later_w = last2.cwiseProduct((k * f.w_qq).cwiseProduct(k).rowwise().sum());
-    const Vec later_r = last2.cwiseProduct((k * f.r_qq).cwiseProduct(k).rowwise().sum());
-    const Mat P2w = part(gw2).asDiagonal() * P2, P2r = part(gr2).asDiagonal() * P2;
+    out.column.segment(t0, n) =
+        both.cwiseProduct(EG.transpose() * part(W2) + last2.cwiseProduct(KX.cwiseProduct(V2).rowwise().sum()));
+    out.column_w.segment(t0, n) = both.cwiseProduct(EG.transpose() * part(w2) + later(f.Y));
+    const Vec later_w = last2.cwiseProduct(quadratic(k, f.w_qq));
+    const Vec later_r = last2.cwiseProduct(quadratic(k, f.r_qq));
+    const Mat P2w = weighted(part(gw2), P2), P2r = weighted(part(gr2), P2);
     out.gamma_w.segment(t0, n) = P2w.colwise().sum().transpose() + later_w;
     out.gamma_r.segment(t0, n) = P2r.colwise().sum().transpose() + later_r;
     out.column_P2.segment(t0, n) = P2.colwise().sum().transpose();
-    out.k_gamma.middleRows(t0, n) =
-        c.D2.transpose() * ((part(gw2) + part(gr2)).asDiagonal() * Q2) + last2 * f.n2.transpose();
+    out.k_gamma.middleRows(t0, n) = tn(c.D2, weighted(part(gw2) + part(gr2), Q2)) + last2 * f.n2.transpose();
 
     // Pairs j < r <= t: df.
     const double carry = c.past[n - 1], carry2 = c.past2[n - 1];
     const Vec a_r = part(alpha).cwiseProduct(part(r2)), a_W = part(alpha).cwiseProduct(part(W2));
     const auto around = [&](const Mat& left, const Mat& right) { return carry2 * left.cwiseProduct(right).sum(); };
     out.shared.segment(t0, n) =
-        straddling(a_r.asDiagonal() * EG, a_r.cwiseProduct(past_EG), later(f.Z), around(past.C2, f.Z));
-    out.straddle.segment(t0, n) =
-        straddling(a_W.asDiagonal() * EG, a_W.cwiseProduct(past_EG) + out.row_T.segment(t0, n),
-                   later(f.A) + out.column_T.segment(t0, n), around(past.C2, f.A));
+        straddling(weighted(a_r, EG), a_r.cwiseProduct(past_EG), later(f.Z), around(past.C2, f.Z));
+    out.straddle.segment(t0, n) = straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + out.row_T.segment(t0, n),
+                                             later(f.A) + out.column_T.segment(t0, n), around(past.C2, f.A));
     const double around_r = around(past.kk, f.r_qq), around_w = around(past.kk, f.w_qq);
     out.shared_gamma.segment(t0, n) = straddling(P2r, part(gr2).cwiseProduct(past_P2), later_r, around_r);
     out.straddle_gamma.segment(t0, n) =
         straddling(P2r + P2w, (part(gr2) + part(gw2)).cwiseProduct(past_P2), later_r + later_w, around_r + around_w);
 
     // The state before the chunk.
-    const Mat q_past = c.past.asDiagonal() * (x.s * q), Q2_past = c.past2.asDiagonal() * Q2;
-    f.C = carry * f.C + q_past.transpose() * g0;
-    f.X = carry2 * f.X + Q2_past.transpose() * (WW * g2);
-    f.Y = carry2 * f.Y + Q2_past.transpose() * (Ww * g2);
-    f.Z = carry2 * f.Z + Q2_past.transpose() * (a_r.asDiagonal() * g2);
-    f.A = carry2 * f.A + Q2_past.transpose() * (a_W.asDiagonal() * g2);
-    f.qq = carry2 * f.qq + q_past.transpose() * (WW * q_past);
+    const Mat q_past = weighted(x.s * c.past, q), Q2_past = weighted(c.past2, Q2);
+    f.C = carry * f.C + tn(q_past, g0);
+    f.X = carry2 * f.X + tn(Q2_past, weighted(part(W2), g2));
+    f.Y = carry2 * f.Y + tn(Q2_past, weighted(part(w2), g2));
+    f.Z = carry2 * f.Z + tn(Q2_past, weighted(a_r, g2));
+    f.A = carry2 * f.A + tn(Q2_past, weighted(a_W, g2));
+    f.qq = carry2 * f.qq + tn(q_past, weighted(part(W2), q_past));
     f.q2 = carry2 * f.q2 + Q2_past.transpose() * part(W2);
-    f.gg = carry2 * f.gg + g.transpose() * c.past2.cwiseProduct(part(W2)).asDiagonal() * g;
+    f.gg = carry2 * f.gg + tn(g, weighted(c.past2.cwiseProduct(part(W2)), g));
     f.g2 = carry2 * f.g2 + g2.transpose() * c.past2.cwiseProduct(part(W2));
-    f.w_qq = carry2 * f.w_qq + q_past.transpose() * (part(gw2).asDiagonal() * q_past);
-    f.r_qq = carry2 * f.r_qq + q_past.transpose() * (part(gr2).asDiagonal() * q_past);
+    f.w_qq = carry2 * f.w_qq + tn(q_past, weighted(part(gw2), q_past));
+    f.r_qq = carry2 * f.r_qq + tn(q_past, weighted(part(gr2), q_past));
     f.n2 = carry2 * f.n2 + Q2_past.transpose() * (part(gw2) + part(gr2));
     stored = carry2 * stored + f.C.cwiseAbs2();
     f.T = 2 * f.C.cwiseAbs2() + ratio2 * stored;
@@ -348,14 +345,31 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
   const ConstMap dh(p.cotangents.h, S, x.e);
   const Vec dh_h = dh.cwiseProduct(x.h).rowwise().sum();
 
-  for (const bool exact : {false, true}) {
+  // What gamma adds is apart from the rest, so one walk serves both conventions; a cotangent of n_last, which acts like
+  // a gamma in both, needs one each.
+  const Vec none = Vec::Zero(S);
+  const auto walk_with = [&](bool gamma) {
+    const Vec gamma2 = rows.gamma.cwiseAbs2();
+    return walk_back(p, x, rows, w2, r2, W2, gamma ? Vec(w2.cwiseProduct(gamma2)) : none,
+                     gamma ? Vec(rows.dgamma.cwiseAbs2() + r2.cwiseProduct(gamma2)) : none);
+  };
+  Walk walk = walk_with(normalized);
+  for (const bool exact : {true, false}) {
     const GradientBounds& out = exact ? bounds.exact : bounds.detached;
     if (out.q == nullptr) continue;
     const bool with_gamma = exact && normalized;
-    const Vec gamma2 = with_gamma ? Vec(rows.gamma.cwiseAbs2()) : Vec(Vec::Zero(S));
+    const Vec gamma2 = with_gamma ? Vec(rows.gamma.cwiseAbs2()) : none;
     const Vec gw2 = w2.cwiseProduct(gamma2);
-    const Vec gr2 = with_gamma ? Vec(rows.dgamma.cwiseAbs2() + r2.cwiseProduct(gamma2)) : Vec(Vec::Zero(S));
-    const Walk walk = walk_back(p, x, rows, w2, r2, W2, gw2, gr2);
+    const Vec gr2 = with_gamma ? Vec(rows.dgamma.cwiseAbs2() + r2.cwiseProduct(gamma2)) : none;
+    if (!exact && normalized) {
+      if (p.cotangents.n_last != nullptr) {
+        walk = walk_with(false);
+      } else {
+        walk.k_gamma.setZero();
+        for (Vec* part : {&walk.gamma_w, &walk.gamma_r, &walk.shared_gamma, &walk.straddle_gamma, &walk.start.n2})
+          part->setZero();
+      }
+    }
     const GradientSizes size = sizes_of(p, x, exact);
     const Floors floor = floors_of(p, x, rows, walk.column_P2);
 

@@ -135,18 +135,17 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     const auto Q2 = x.Q2.middleRows(t0, n), K2 = x.K2.middleRows(t0, n), V2 = x.V2.middleRows(t0, n);
     const auto h = x.h.middleRows(t0, n);
 
-    const Mat S_qk = x.s * q * k.transpose();
-    const Mat E = (Q2 * K2.transpose()).cwiseProduct(c.D2);
+    const Mat S_qk = x.s * nt(q, k);
+    const Mat E = nt(Q2, K2).cwiseProduct(c.D2);
     const Mat P2 = S_qk.cwiseAbs2().cwiseProduct(c.D2);
     const Vec q_n = x.s * (q * past.n);
     const Vec row_E = E.rowwise().sum() + c.past2.cwiseProduct(Q2 * past.n2);
-    const Vec row_P =
-        P2.rowwise().sum() + x.s * x.s * c.past2.cwiseProduct((q * past.kk).cwiseProduct(q).rowwise().sum());
+    const Vec row_P = P2.rowwise().sum() + x.s * x.s * c.past2.cwiseProduct(quadratic(q, past.kk));
     const Vec row_n = 2 * c.past2.cwiseProduct(Q2 * past.n.cwiseAbs2());
-    const Mat E_v = E * V2 + c.past2.asDiagonal() * (Q2 * past.C2);
-    const Mat state_h = c.past2.asDiagonal() * (Q2 * past.T);
+    const Mat E_v = nn(E, V2) + weighted(c.past2, nn(Q2, past.C2));
+    const Mat state_h = weighted(c.past2, nn(Q2, past.T));
     Mat q_C0, q2_C02;
-    if (initial) q_C0 = x.s * q * C0, q2_C02 = Q2 * C0_squared;
+    if (initial) q_C0 = x.s * nn(q, C0), q2_C02 = nn(Q2, C0_squared);
 
     for (Index a = 0; a < n; ++a) {
       const Index t = t0 + a;
@@ -188,15 +187,15 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       rows.g0.middleRows(t0, n) = rows.den.segment(t0, n).cwiseInverse().asDiagonal() * dh;
       rows.g2.middleRows(t0, n) = rows.g.middleRows(t0, n).cwiseAbs2();
       const auto g = rows.g.middleRows(t0, n), g2 = rows.g2.middleRows(t0, n);
-      const Mat D2_Eg = (g2 * V2.transpose()).cwiseProduct(c.D2);
-      const Mat gv = g * v.transpose();
-      const Vec aligned = gv.cwiseAbs2().cwiseProduct(c.D2).rowwise().sum() +
-                          c.past2.cwiseProduct((g * past.vv).cwiseProduct(g).rowwise().sum());
+      const Mat Eg = nt(g2, V2), D2_Eg = Eg.cwiseProduct(c.D2);
+      const Mat gv = nt(g, v);
+      const Vec aligned =
+          gv.cwiseAbs2().cwiseProduct(c.D2).rowwise().sum() + c.past2.cwiseProduct(quadratic(g, past.vv));
       const Vec spread = D2_Eg.rowwise().sum() + c.past2.cwiseProduct(g2 * past.v2);
-      rows.row_g.segment(t0, n) = E.cwiseProduct(g2 * V2.transpose()).rowwise().sum() +
-                                  c.past2.cwiseProduct((Q2 * past.C2).cwiseProduct(g2).rowwise().sum());
+      rows.row_g.segment(t0, n) =
+          E.cwiseProduct(Eg).rowwise().sum() + c.past2.cwiseProduct(nn(Q2, past.C2).cwiseProduct(g2).rowwise().sum());
       Mat g_C0, g2_C02;
-      if (initial) g_C0 = g * C0.transpose(), g2_C02 = g2 * C0_squared.transpose();
+      if (initial) g_C0 = nt(g, C0), g2_C02 = nt(g2, C0_squared);
       rows.past.back().vv.resize(0, 0);  // not needed again, and the largest of the states
       for (Index a = 0; a < n; ++a) {
         const Index t = t0 + a;
@@ -218,18 +217,18 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     // The state after the chunk, and its squares.
     const double carry = c.past[n - 1], carry2 = c.past2[n - 1];
     const Vec a1 = c.D.row(n - 1).transpose(), a2 = c.D2.row(n - 1).transpose();
-    const Mat k2 = a2.asDiagonal() * K2;
-    const Mat new2 = k2.transpose() * V2;
+    const Mat k2 = weighted(a2, K2);
+    const Mat new2 = tn(k2, V2);
     const Vec new_n2 = k2.colwise().sum().transpose();
-    const Vec v2_new = (a2.asDiagonal() * V2).colwise().sum().transpose();
-    const Mat k1 = a1.asDiagonal() * k;
-    past.C = carry * past.C + k1.transpose() * v;
+    const Vec v2_new = weighted(a2, V2).colwise().sum().transpose();
+    const Mat k1 = weighted(a1, k);
+    past.C = carry * past.C + tn(k1, v);
     past.n = carry * past.n + k1.colwise().sum().transpose();
     past.C2 = carry2 * past.C2 + new2;
     past.n2 = carry2 * past.n2 + new_n2;
-    past.kk = carry2 * past.kk + k.transpose() * a2.asDiagonal() * k;
+    past.kk = carry2 * past.kk + tn(k, weighted(a2, k));
     if (gradients) {
-      past.vv = carry2 * past.vv + v.transpose() * a2.asDiagonal() * v;
+      past.vv = carry2 * past.vv + tn(v, weighted(a2, v));
       past.v2 = carry2 * past.v2 + v2_new;
     }
     plain2 = carry2 * plain2 + new2;
