@@ -54,7 +54,8 @@ void require_choice(std::string_view text, std::string_view argument, const std:
 
 void ProblemOptions::add_to(CLI::App& command) {
   const std::string group = "Problems";
-  command.add_option("--suite", suite, "smoke (seconds, the default), standard (minutes) or full")->group(group);
+  command.add_option("--suite", suite, "smoke (seconds, the default), standard (minutes), full, or golden (tiny)")
+      ->group(group);
   command.add_option("--dtype", dtypes, "only float64, float32, float16 or bfloat16; several: separated by commas")
       ->delimiter(',')
       ->group(group);
@@ -72,6 +73,11 @@ void ProblemOptions::add_to(CLI::App& command) {
                        ->group(group);
   for (const char* other : {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed"})
     one_case->excludes(command.get_option(other));
+}
+
+bool ProblemOptions::empty() const {
+  return suite.empty() && seed.empty() && dtypes.empty() && eps.empty() && gates.empty() && regimes.empty() &&
+         shapes.empty() && cases.empty();
 }
 
 std::vector<verify::ProblemSpec> ProblemOptions::specs() const {

@@ -45,6 +45,7 @@ struct ProblemOptions {
   std::vector<std::string> dtypes, eps, gates, regimes, shapes, cases;
 
   void add_to(CLI::App& command);
+  bool empty() const;  ///< no option was given
   /// The problems; those of the smoke suite if neither a suite nor a case is given.
   std::vector<verify::ProblemSpec> specs() const;
 };

@@ -28,6 +28,7 @@ int run(int argc, char** argv) {
   cli::add_reference(app, status);
   cli::add_verify(app, status);
   cli::add_capture(app, status);
+  cli::add_gradcheck(app, status);
   cli::add_fixtures(app, status);
   cli::add_report(app, status);
   try {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // mlstm reference: evaluates a case file in float64.
 #include "cli.hpp"
+#include "mlstm/verify/bounds.hpp"
 #include "mlstm/verify/case_file.hpp"
 
 namespace mlstm::cli {
@@ -8,6 +9,7 @@ namespace {
 
 struct Options {
   std::string in, out, formulation = "chunkwise", backward = "ownbw", chunk_size;
+  bool bounds = false;
   ThreadsOption threads;
 };
 
@@ -24,6 +26,7 @@ void run(const Options& options) {
     reference.bounds = std::move(c.reference->bounds);
     reference.attributes.merge(c.reference->attributes);
   }
+  if (options.bounds) reference.bounds = verify::error_bounds(c, reference, verify::precision_of(c), how.threads);
   reference.attributes["formulation"] = options.formulation;
   reference.attributes["backward"] = options.backward;
   c.reference = std::move(reference);
@@ -43,6 +46,9 @@ void add_reference(CLI::App& app, int& status) {
   command->add_option("--chunk-size", options->chunk_size,
                       "L of the chunkwise formulation; default: the file's, else 64");
   command->add_option("--backward", options->backward, "ownbw (derived by hand, the default) or autograd");
+  command->add_flag(
+      "--bounds", options->bounds,
+      "also write /reference/bounds: the error bounds for the file's dtype and what its /kernel declares");
   options->threads.add_to(*command);
   command->callback([options, &status] {
     run(*options);

@@ -19,10 +19,6 @@ verify::GroupBy parse_by(const std::string& text) {
   return text == "case" ? verify::GroupBy::item_case : verify::GroupBy::variant;
 }
 
-void print_table(const std::vector<verify::Item>& items, verify::GroupBy by) {
-  fmt::print("{}{}{}\n", verify::to_table(items, by), verify::list_failures(items), verify::summary_line(items));
-}
-
 int render(const Options& options) {
   require_choice(options.format, "--format", {"table", "json"});
   const verify::GroupBy by = parse_by(options.by);
@@ -34,16 +30,15 @@ int render(const Options& options) {
   if (options.format == "json")
     fmt::print("{}", verify::to_json(items));
   else
-    print_table(items, by);
+    fmt::print("{}", verify::to_text(items, by));
   return verify::exit_status(items);
 }
 
 int merge(const Options& options) {
   const verify::GroupBy by = parse_by(options.by);
-  const std::vector<verify::Item> items =
-      verify::merge_reports({options.directories.begin(), options.directories.end()});
-  verify::write_report(items, by, options.out);
-  print_table(items, by);
+  const auto [items, remarks] = verify::merge_reports({options.directories.begin(), options.directories.end()});
+  verify::write_report(items, by, remarks, options.out);
+  fmt::print("{}", verify::to_text(items, by, remarks));
   return verify::exit_status(items);
 }
 

@@ -51,9 +51,11 @@ std::pair<std::int64_t, std::int64_t> parse_shard(const std::string& text) {
   throw std::invalid_argument(fmt::format("--shard is \"{}\"; expected i/n with 1 <= i <= n", text));
 }
 
-void publish(const std::vector<Item>& items, verify::GroupBy by, const std::string& report) {
-  fmt::print("{}{}{}\n", verify::to_table(items, by), verify::list_failures(items), verify::summary_line(items));
-  if (!report.empty()) verify::write_report(items, by, report);
+std::vector<Item> publish(std::vector<Record> records, verify::GroupBy by, const std::string& report) {
+  auto [items, remarks] = verify::finish(std::move(records), by);
+  fmt::print("{}", verify::to_text(items, by, remarks));
+  if (!report.empty()) verify::write_report(items, by, remarks, report);
+  return items;
 }
 
 int verify_suite(const Options& options) {
@@ -81,9 +83,7 @@ int verify_suite(const Options& options) {
     };
     records = verify::run_sweep(units, how);
   }
-  const std::vector<Item> items = verify::finish(std::move(records));
-  publish(items, verify::GroupBy::variant, options.report);
-  return verify::exit_status(items);
+  return verify::exit_status(publish(std::move(records), verify::GroupBy::variant, options.report));
 }
 
 struct CaptureFile {
@@ -137,7 +137,7 @@ int verify_captures(const Options& options) {
   const int threads = options.threads.value();
   how.threads = files.size() > 1 && threads != 1 ? 1 : threads;
   std::vector<std::vector<Record>> records(files.size());
-  std::vector<std::string> errors(files.size()), empty_files;
+  std::vector<std::string> errors(files.size());
   {
     Progress progress("files", static_cast<std::int64_t>(files.size()));
     std::mutex mutex;
@@ -147,7 +147,6 @@ int verify_captures(const Options& options) {
       mine.named_alone = files[index].named_alone;
       try {
         records[index] = verify::judge_capture(files[index].path, mine);
-        if (records[index].empty()) errors[index].clear();
       } catch (const verify::FileError& error) {
         errors[index] = error.what();
       } catch (const std::exception& error) {
@@ -166,15 +165,15 @@ int verify_captures(const Options& options) {
     } else if (records[n].empty()) {
       ++without_kernel;
     }
-    all.insert(all.end(), records[n].begin(), records[n].end());
+    for (Record& record : records[n]) {
+      record.unit = static_cast<std::int64_t>(n);
+      all.push_back(std::move(record));
+    }
   }
   if (without_kernel > 0)
     fmt::print(stderr, "{} of {} files hold nothing of a kernel and were not judged\n", without_kernel, files.size());
 
-  verify::mistrust(all);
-  std::vector<Item> items;
-  for (Record& record : all) items.push_back(std::move(record.item));
-  publish(items, verify::GroupBy::item_case, options.report);
+  const std::vector<Item> items = publish(std::move(all), verify::GroupBy::item_case, options.report);
   if (expected) {
     const bool as_expected = meets(*expected, items);
     return unreadable ? kBadArguments : !as_expected ? kFailed : items.empty() ? kNothingJudged : kOk;

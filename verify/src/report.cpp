@@ -150,12 +150,13 @@ std::vector<Item> parse_report(std::string_view text, const std::string& source)
   return items;
 }
 
-void write_report(const std::vector<Item>& items, GroupBy by, const std::filesystem::path& directory) {
+void write_report(const std::vector<Item>& items, GroupBy by, const std::string& remarks,
+                  const std::filesystem::path& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   if (error) throw FileError(directory.string() + ": cannot create the directory (" + error.message() + ")");
   write_text_file(directory / "junit.xml", to_junit(items));
-  write_text_file(directory / "summary.txt", to_table(items, by) + list_failures(items) + summary_line(items) + "\n");
+  write_text_file(directory / "summary.txt", to_text(items, by, remarks));
   // Last: whoever finds report.json finds the other two complete.
   write_text_file(directory / "report.json", to_json(items));
 }

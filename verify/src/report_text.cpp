@@ -58,7 +58,7 @@ std::string counts_of(const std::vector<Item>& items) {
   return words.empty() ? "nothing judged" : fmt::format("{}", fmt::join(words, ", "));
 }
 
-std::string to_text(const std::string& title, const Block& block) {
+std::string block_text(const std::string& title, const Block& block) {
   std::string text = fmt::format("{}: {}\n", title, counts_of(block.items));
   std::vector<std::string_view> columns;
   for (const std::string_view tensor : kTensors)
@@ -111,7 +111,7 @@ std::string to_table(const std::vector<Item>& items, GroupBy by) {
   }
   std::string text =
       order.empty() ? "" : "Largest error / bound of every tensor (at most 1 passes; ! did not pass)\n\n";
-  for (const std::string& title : order) text += to_text(title, blocks.at(title)) + "\n";
+  for (const std::string& title : order) text += block_text(title, blocks.at(title)) + "\n";
   return text;
 }
 
@@ -126,6 +126,10 @@ std::string list_failures(const std::vector<Item>& items) {
   for (const Item& item : items)
     if (item.status == Status::SKIPPED) text += fmt::format("{:<10}  {}  {}\n", "SKIPPED", item.variant, item.note);
   return text.empty() ? text : text + "\n";
+}
+
+std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks) {
+  return to_table(items, by) + remarks + list_failures(items) + summary_line(items) + "\n";
 }
 
 std::string summary_line(const std::vector<Item>& items) {

@@ -143,17 +143,19 @@ void mistrust(std::vector<Record>& records) {
   }
 }
 
-std::vector<Item> finish(std::vector<Record> records) {
+Verdicts finish(std::vector<Record> records, GroupBy by) {
   mistrust(records);
-  std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
-    return std::tie(a.item.variant, a.unit) < std::tie(b.item.variant, b.unit);
+  std::stable_sort(records.begin(), records.end(), [&](const Record& a, const Record& b) {
+    if (by == GroupBy::variant && a.item.variant != b.item.variant) return a.item.variant < b.item.variant;
+    return a.unit < b.unit;
   });
-  std::vector<Item> items;
-  for (Record& record : records) items.push_back(std::move(record.item));
-  return items;
+  Verdicts verdicts;
+  verdicts.remarks = list_hidden_wrong_answers(records, by == GroupBy::variant ? "regimes" : "cases");
+  for (Record& record : records) verdicts.items.push_back(std::move(record.item));
+  return verdicts;
 }
 
-std::string list_hidden_wrong_answers(const std::vector<Record>& records) {
+std::string list_hidden_wrong_answers(const std::vector<Record>& records, std::string_view noun) {
   std::set<std::string> regimes;
   std::map<std::string, std::map<std::string, std::set<std::string>>> hidden;  // wrong answer -> regime -> tensors
   for (const Record& record : records) {
@@ -163,7 +165,7 @@ std::string list_hidden_wrong_answers(const std::vector<Record>& records) {
   if (hidden.empty()) return {};
   std::string text = "Wrong answers that a bound would hide in some problem:\n";
   for (const auto& [wrong, places] : hidden) {
-    text += fmt::format("  {:<9} in {} of {} regimes:", wrong, places.size(), regimes.size());
+    text += fmt::format("  {:<9} in {} of {} {}:", wrong, places.size(), regimes.size(), noun);
     for (const auto& [regime, tensors] : places) text += fmt::format(" {} ({})", regime, fmt::join(tensors, " "));
     text += "\n";
   }

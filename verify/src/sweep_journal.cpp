@@ -159,7 +159,7 @@ void Journal::append(const Unit& unit, const std::vector<Record>& records) {
   done_[unit.index] = records;
 }
 
-std::vector<Item> merge_reports(const std::vector<std::filesystem::path>& directories) {
+Verdicts merge_reports(const std::vector<std::filesystem::path>& directories) {
   struct Shards {
     std::int64_t units = 0, offset = 0;
     std::map<std::int64_t, std::filesystem::path> origin;  ///< of each unit
@@ -198,9 +198,9 @@ std::vector<Item> merge_reports(const std::vector<std::filesystem::path>& direct
       throw FileError(fmt::format("{}: with its sister shards holds {} of {} problems; expected all shards",
                                   plan.origin.empty() ? "a shard" : plan.origin.begin()->second.string(),
                                   plan.origin.size(), plan.units));
-  std::vector<Item> items = finish(std::move(records));
-  items.insert(items.end(), final_items.begin(), final_items.end());
-  return items;
+  Verdicts verdicts = finish(std::move(records), GroupBy::variant);
+  verdicts.items.insert(verdicts.items.end(), final_items.begin(), final_items.end());
+  return verdicts;
 }
 
 }  // namespace mlstm::verify

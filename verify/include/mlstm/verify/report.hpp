@@ -53,9 +53,13 @@ std::string summary_line(const std::vector<Item>& items);
 /// "dk (detached): error_ratio 160 at [0, 0, 12, 3], ...": one item's verdict in words, without status and names.
 std::string describe(const Item& item);
 
-/// Writes report.json, junit.xml and summary.txt into `directory` (created if missing), each atomically.
+/// Table, remarks, failures and summary line: the whole report for people.
+std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks = {});
+
+/// Writes report.json, junit.xml and summary.txt (to_text) into `directory` (created if missing), each atomically.
 /// Throws FileError.
-void write_report(const std::vector<Item>& items, GroupBy by, const std::filesystem::path& directory);
+void write_report(const std::vector<Item>& items, GroupBy by, const std::string& remarks,
+                  const std::filesystem::path& directory);
 
 /// Reads `path`, a report.json or a directory that holds one. Throws FileError.
 std::vector<Item> read_report(const std::filesystem::path& path);

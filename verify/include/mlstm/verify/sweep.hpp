@@ -15,6 +15,7 @@
 #include "mlstm/kernel.hpp"
 #include "mlstm/verify/judge.hpp"
 #include "mlstm/verify/problems.hpp"
+#include "mlstm/verify/report.hpp"
 
 namespace mlstm::verify {
 
@@ -97,15 +98,22 @@ std::string repro_line(const ProblemSpec& spec, const Run& run);
 /// definition apart, so that no problem could have seen a wrong answer (contract §6).
 void mistrust(std::vector<Record>& records);
 
-/// Final items: mistrusted where needed; sorted by variant, then in the order of the plan.
-std::vector<Item> finish(std::vector<Record> records);
+/// What a sweep found.
+struct Verdicts {
+  std::vector<Item> items;
+  std::string remarks;  ///< list_hidden_wrong_answers
+};
 
-/// Which wrong answers the bounds could not have told from the right ones (Item::hides), by regime. Empty if none.
-std::string list_hidden_wrong_answers(const std::vector<Record>& records);
+/// Final verdicts: mistrusted where needed, in the order of the plan; sorted by variant first if grouped by it.
+Verdicts finish(std::vector<Record> records, GroupBy by);
+
+/// Which wrong answers the bounds could not have told from the right ones (Item::hides), by regime; `regimes` is what
+/// Record::regime names. Empty if none.
+std::string list_hidden_wrong_answers(const std::vector<Record>& records, std::string_view regimes = "regimes");
 
 /// Items of several report directories as one: journals of shards are combined as if they had been one sweep; a report
 /// without a journal is taken as it is. Throws FileError for an unfinished journal, missing or repeated shards.
-std::vector<Item> merge_reports(const std::vector<std::filesystem::path>& directories);
+Verdicts merge_reports(const std::vector<std::filesystem::path>& directories);
 
 /// What a capture is judged by, and the options as they stand on the command line, for the reproduction line.
 struct CaptureOptions {

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: end_to_end
+// Runs the built program the way a user does.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <boost/test/unit_test.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+
+#include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/expect.hpp"
+#include "mlstm/verify/problems.hpp"
+#include "mlstm/verify/report.hpp"
+
+namespace {
+using namespace mlstm::verify;
+namespace json = boost::json;
+namespace fs = std::filesystem;
+
+const std::string kSmall = "--case \"regime=forget3,dtype=float32,NH=2,S=24,DHQK=8,DHV=4,L=8\"";
+const std::string kVariant = "chunkwise--native_eigen_ownbw";
+
+struct Result {
+  int status;
+  std::string out, err;
+};
+
+/// A directory of its own for every test case.
+struct Workplace {
+  fs::path path = fs::temp_directory_path() / ("mlstm_cli_test_" + std::to_string(getpid()));
+  Workplace() {
+    fs::remove_all(path);
+    fs::create_directories(path);
+  }
+  ~Workplace() { fs::remove_all(path); }
+
+  /// Runs "mlstm <arguments>" here, through a shell.
+  Result run(const std::string& arguments) const {
+    const std::string command =
+        "cd '" + path.string() + "' && '" MLSTM_BINARY_DIR "/bin/mlstm' " + arguments + " >out 2>err";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, read_text_file(path / "out"), read_text_file(path / "err")};
+  }
+
+  std::vector<Item> report(const std::string& directory) const { return read_report(path / directory); }
+
+  void write(const std::string& name, const std::string& text) const {
+    std::ofstream(path / name, std::ios::binary) << text;
+  }
+};
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// The only capture of kSmall by kVariant in one convention.
+fs::path make_capture(const Workplace& here, const std::string& directory = "captures") {
+  const Result made =
+      here.run("capture --out " + directory + " --variant " + kVariant + " --convention exact " + kSmall);
+  BOOST_REQUIRE_MESSAGE(made.status == 0, made.err);
+  const std::vector<fs::path> files = find_case_files({here.path / directory});
+  BOOST_REQUIRE(files.size() == 1);
+  return files.front();
+}
+
+/// Rewrites a capture outside of its directory's manifest.
+template <class Change>
+fs::path changed(const Workplace& here, const fs::path& file, const Change& change) {
+  Case c = read_case(file);
+  change(c);
+  const fs::path path = here.path / "changed.h5";
+  write_case(c, path);
+  return path;
+}
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_CASE(list_prints_an_object_with_the_keys_of_the_contract_per_variant, Workplace) {
+  const Result result = run("list --format json");
+  BOOST_REQUIRE(result.status == 0);
+  const json::value variants = json::parse(result.out);
+  BOOST_REQUIRE(!variants.as_array().empty());
+  const std::vector<std::string> expected{"key",
+                                          "module",
+                                          "description",
+                                          "dtypes",
+                                          "gates",
+                                          "gradient_conventions",
+                                          "stabilizer_init",
+                                          "operand_dtype",
+                                          "state_dtype",
+                                          "initial_states",
+                                          "last_states",
+                                          "device",
+                                          "limits"};
+  for (const json::value& variant : variants.as_array()) {
+    std::vector<std::string> keys;
+    for (const auto& [key, value] : variant.as_object()) keys.emplace_back(key);
+    BOOST_TEST(keys == expected, boost::test_tools::per_element());
+  }
+  BOOST_TEST(contains(run("list").out, kVariant));
+}
+
+BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_2, Workplace) {
+  const fs::path file = make_capture(*this);
+  write("not.h5", "this is no HDF5 file");
+  write("bad.json", "{\"c\": 1}");
+  const std::string capture = " '" + file.string() + "'";
+  const std::pair<std::string, std::string> bad[] = {
+      {"", "subcommand"},
+      {"nonsense", "nonsense"},
+      {"list --format xml", "--format is \"xml\"; expected one of table, json"},
+      {"verify --nonsense", "--nonsense"},
+      {"verify --suite huge", "huge"},
+      {"verify --variant 'no*such'", "--variant is \"no*such\"; expected a glob that matches one of"},
+      {"verify --dtype float8", "--dtype is \"float8\"; expected float64"},
+      {"verify --dtype tfloat32", "--dtype is \"tfloat32\"; expected a storage format"},
+      {"verify --eps -1", "--eps is \"-1\"; expected a finite number >= 0"},
+      {"verify --eps nan", "--eps is \"nan\""},
+      {"verify --gate relu", "--gate is \"relu\"; expected one of exp, sigmoid"},
+      {"verify --regime no_such_regime", "no_such_regime"},
+      {"verify --shape 1,2,3", "1,2,3"},
+      {"verify --seed minus", "--seed is \"minus\"; expected an integer from 0"},
+      {"verify --case 'S=0'", "--case: S is 0; expected a size of at least 1"},
+      {"verify --case 'gate=exp,normalize=0'", "--case: normalize is 0 with the exp gate; expected 1"},
+      {"verify --case 'colour=red'", "colour"},
+      {"verify --case 'S=8' --suite smoke", "--suite"},
+      {"verify --convention both", "--convention is \"both\"; expected one of exact, detached"},
+      {"verify --shard 3/2", "--shard is \"3/2\"; expected i/n with 1 <= i <= n"},
+      {"verify --shard 0/2", "--shard is \"0/2\""},
+      {"verify --resume", "--resume needs --report"},
+      {"verify --threads -1", "--threads is \"-1\"; expected an integer of at least 0"},
+      {"verify --expect e.json", "--captures"},
+      {"verify --captures absent.h5", "absent.h5"},
+      {"verify --captures not.h5", "not.h5"},
+      {"verify --captures" + capture + " --operand-dtype float7", "--operand-dtype is \"float7\"; expected float64"},
+      {"verify --captures" + capture + " --expect absent.json", "absent.json"},
+      {"verify --captures" + capture + " --expect bad.json", "bad.json: \"c\" is no object"},
+      {"verify --captures" + capture + " --report /dev/null/x", "/dev/null/x"},
+      {"capture", "--out"},
+      {"reference" + capture, "OUT"},
+      {"reference not.h5 out.h5", "not.h5"},
+      {"reference absent.h5 out.h5", "absent.h5"},
+      {"reference" + capture + " out.h5 --chunk-size 0", "--chunk-size is \"0\"; expected an integer of at least 1"},
+      {"reference" + capture + " out.h5 --chunk-size 1.5", "--chunk-size is \"1.5\""},
+      {"reference" + capture + " out.h5 --formulation fft", "--formulation is \"fft\""},
+      {"reference" + capture + " out.h5 --backward magic", "--backward is \"magic\""},
+      {"gradcheck --formulation fft", "--formulation is \"fft\""},
+      {"gradcheck --tolerance small", "--tolerance is \"small\""},
+      {"fixtures", "subcommand"},
+      {"fixtures generate", "--out"},
+      {"fixtures check absent", "absent"},
+      {"fixtures check not.h5", "not.h5"},
+      {"fixtures info not.h5", "not.h5"},
+      {"report", "DIR is missing"},
+      {"report absent", "absent"},
+      {"report merge out", "DIR"},
+  };
+  for (const auto& [arguments, message] : bad) {
+    const Result result = run(arguments);
+    BOOST_TEST(result.status == 2, "mlstm " << arguments << " ends with " << result.status);
+    BOOST_TEST(contains(result.err, message), "mlstm " << arguments << " says " << result.err);
+    BOOST_TEST(!fs::exists(path / "out.h5"));
+  }
+}
+
+BOOST_FIXTURE_TEST_CASE(help_is_no_error, Workplace) {
+  for (const char* command :
+       {"", "list", "reference", "verify", "capture", "gradcheck", "fixtures", "fixtures generate", "report"}) {
+    const Result result = run(std::string(command) + " --help");
+    BOOST_TEST(result.status == 0);
+    BOOST_TEST(contains(result.out, "--help"));
+  }
+  BOOST_TEST(run("--version").out == std::string(program_source()) + "\n");
+}
+
+BOOST_FIXTURE_TEST_CASE(verify_judges_outputs_and_both_gradients_and_writes_the_report, Workplace) {
+  const Result result = run("verify --variant " + kVariant + " " + kSmall + " --report r");
+  BOOST_TEST(result.status == 0, result.out << result.err);
+  std::set<std::string> judged;
+  for (const Item& item : report("r")) {
+    BOOST_TEST(item.variant == kVariant);
+    BOOST_CHECK(item.status == Status::PASS);
+    judged.insert(item.tensor + " " + item.convention);
+  }
+  const std::set<std::string> expected{"h ",          "c_last ",     "n_last ",     "m_last ",    "dq exact",
+                                       "dk exact",    "dv exact",    "di exact",    "df exact",   "dq detached",
+                                       "dk detached", "dv detached", "di detached", "df detached"};
+  BOOST_TEST(judged == expected, boost::test_tools::per_element());
+  BOOST_TEST(fs::exists(path / "r/junit.xml"));
+  BOOST_TEST(read_text_file(path / "r/summary.txt") == result.out);
+  BOOST_TEST(run("report r").status == 0);
+  BOOST_TEST(run("report r --format json").out == read_text_file(path / "r/report.json"));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_reproduction_line_reproduces_its_item, Workplace) {
+  BOOST_REQUIRE(
+      run("verify --suite smoke --variant '*sequence*' --regime 'for*' --dtype bfloat16 --report all").status == 0);
+  const std::vector<Item> items = report("all");
+  BOOST_REQUIRE(items.size() > 20);
+  for (const std::size_t n : {std::size_t{0}, items.size() / 2, items.size() - 1}) {
+    const Item& wanted = items[n];
+    BOOST_REQUIRE(wanted.repro.starts_with("mlstm "));
+    run(wanted.repro.substr(6) + " --report one");
+    bool found = false;
+    for (const Item& item : report("one"))
+      if (item.case_name == wanted.case_name && item.tensor == wanted.tensor && item.convention == wanted.convention) {
+        found = true;
+        BOOST_TEST(*item.error_ratio == *wanted.error_ratio);
+        BOOST_TEST(item.repro == wanted.repro);
+      }
+    BOOST_TEST(found, wanted.repro);
+  }
+}
+
+BOOST_FIXTURE_TEST_CASE(nothing_to_judge_is_status_3, Workplace) {
+  const Result result = run("verify --variant '*step*' " + kSmall);
+  BOOST_TEST(result.status == 3);
+  BOOST_TEST(contains(result.err, "recurrent--step_fused_eigen: S 24 is not supported"));
+  fs::create_directories(path / "empty");
+  BOOST_TEST(run("verify --captures empty").status == 3);
+}
+
+BOOST_FIXTURE_TEST_CASE(verdicts_do_not_depend_on_threads_shards_or_interruptions, Workplace) {
+  const std::string sweep = "verify --suite smoke --variant '*sequence*' --dtype float32 --gate exp ";
+  BOOST_REQUIRE(run(sweep + "--threads 1 --report whole").status == 0);
+  const std::string whole = read_text_file(path / "whole/report.json");
+  BOOST_TEST(run(sweep + "--shard 1/2 --report a").status == 0);
+  BOOST_TEST(run(sweep + "--shard 2/2 --report b").status == 0);
+  BOOST_TEST(read_text_file(path / "a/report.json") != whole);
+  BOOST_TEST(run("report merge merged b a").status == 0);
+  BOOST_TEST(read_text_file(path / "merged/report.json") == whole);
+  BOOST_TEST(read_text_file(path / "merged/summary.txt") == read_text_file(path / "whole/summary.txt"));
+  BOOST_TEST(run("report merge half a").status == 2);
+
+  // As if killed while writing a line: the report is not there yet, the journal is cut.
+  const fs::path journal = path / "whole/journal.jsonl";
+  fs::remove(path / "whole/report.json");
+  fs::resize_file(journal, fs::file_size(journal) / 2);
+  BOOST_TEST(run(sweep + "--report whole --resume").status == 0);
+  BOOST_TEST(read_text_file(path / "whole/report.json") == whole);
+  BOOST_TEST(run("verify " + kSmall + " --report whole --resume").status == 2);  // another selection
+}
+
+BOOST_FIXTURE_TEST_CASE(a_capture_passes_until_one_number_is_wrong, Workplace) {
+  const fs::path file = make_capture(*this);
+  BOOST_TEST(run("verify --captures captures --require-all").status == 0);
+  const Case c = read_case(file);
+  BOOST_TEST(c.kernel->variant == kVariant);
+  BOOST_TEST(std::get<std::string>(c.kernel->attributes.at("source")) == program_source());
+
+  for (const double wrong : {1.0, std::nan(""), HUGE_VAL}) {
+    changed(*this, file, [&](Case& copy) { copy.kernel->gradients.at("k").data()[5] = wrong; });
+    const Result result = run("verify --captures changed.h5 --report r");
+    BOOST_TEST(result.status == 1);
+    BOOST_TEST(contains(result.out, "\n            mlstm verify --captures changed.h5\n"));
+    for (const Item& item : report("r")) BOOST_CHECK((item.status == Status::FAIL) == (item.tensor == "dk"));
+  }
+}
+
+BOOST_FIXTURE_TEST_CASE(expected_verdicts_succeed_and_others_are_named, Workplace) {
+  const fs::path file = make_capture(*this);
+  changed(*this, file, [](Case& c) {
+    c.name = "broken";
+    c.kernel->gradients.at("k") *= 2.0;
+  });
+  run("verify --captures changed.h5 --report r");
+  write("expected.json", expectation_of(report("r")));
+  const Result met = run("verify --captures changed.h5 --expect expected.json");
+  BOOST_TEST(met.status == 0, met.out);
+  BOOST_TEST(contains(met.out, "FAIL (expected)  broken  dk"));
+
+  // The broken tensor passes now: whoever stops catching it is told.
+  std::string text = read_text_file(path / "expected.json");
+  write("passing.json", text.replace(text.find("FAIL"), 4, "PASS"));
+  const Result missed = run("verify --captures changed.h5 --expect passing.json");
+  BOOST_TEST(missed.status == 1);
+  BOOST_TEST(contains(missed.out, "UNEXPECTED  broken dk: expected PASS, got FAIL"));
+  // Verdicts beyond the expectation, and an expectation without verdict.
+  BOOST_TEST(run("verify --captures changed.h5 '" + file.string() + "' --expect expected.json").status == 1);
+  fs::create_directories(path / "empty");
+  BOOST_TEST(run("verify --captures empty --expect expected.json").status == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(an_unreadable_file_is_status_2_and_the_others_are_judged, Workplace) {
+  make_capture(*this);
+  write("captures/broken.h5", "no HDF5");
+  const Result result = run("verify --captures captures absent --report r");
+  BOOST_TEST(result.status == 2);
+  BOOST_TEST(contains(result.err, "broken.h5"));
+  BOOST_TEST(contains(result.err, "absent"));
+  BOOST_TEST(report("r").size() == 9u);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_capture_that_differs_from_its_manifest_is_not_judged, Workplace) {
+  const fs::path file = make_capture(*this);
+  Case c = read_case(file);
+  c.kernel->outputs.at("h") *= 2.0;
+  write_case(c, file);
+  const Result result = run("verify --captures captures");
+  BOOST_TEST(result.status == 2);
+  BOOST_TEST(contains(result.err, "MANIFEST"));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_missing_tensor_or_kernel_fails_only_where_it_is_required, Workplace) {
+  const fs::path file = make_capture(*this);
+  changed(*this, file, [](Case& c) { c.kernel->outputs.erase("h"); });
+  BOOST_TEST(run("verify --captures changed.h5").status == 0);
+  BOOST_TEST(run("verify --captures changed.h5 --require-all").status == 1);
+
+  BOOST_REQUIRE(run("fixtures generate --out open " + kSmall).status == 0);
+  const Result open = run("verify --captures open");
+  BOOST_TEST(open.status == 3);
+  BOOST_TEST(contains(open.err, "1 of 1 files hold nothing of a kernel"));
+  BOOST_TEST(run("verify --captures open --require-all").status == 1);
+  const Result named = run("verify --captures open/*.h5");
+  BOOST_TEST(named.status == 1);
+  BOOST_TEST(contains(named.out, "holds no /kernel"));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_gradient_of_unknown_convention_is_judged_under_the_one_that_fits, Workplace) {
+  const fs::path file = make_capture(*this);
+  changed(*this, file, [](Case& c) { c.kernel->convention.reset(); });
+  BOOST_REQUIRE(run("verify --captures changed.h5 --report r").status == 0);
+  for (const Item& item : report("r"))
+    if (item.tensor == "dq") BOOST_TEST(item.convention == "exact");
+  const Result other = run("verify --captures changed.h5 --convention detached");
+  BOOST_TEST(other.status == 1);
+  BOOST_TEST(contains(other.out, "this is the exact gradient"));
+  BOOST_TEST(contains(other.out, "mlstm verify --captures changed.h5 --convention detached\n"));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_stored_reference_that_disagrees_is_an_error, Workplace) {
+  const fs::path file = make_capture(*this);
+  BOOST_REQUIRE(run("reference '" + file.string() + "' with.h5").status == 0);
+  BOOST_TEST(run("verify --captures with.h5").status == 0);
+  changed(*this, path / "with.h5", [](Case& c) { c.reference->detached.at("i").data()[7] += 1e-6; });
+  const Result result = run("verify --captures changed.h5 --report r");
+  BOOST_TEST(result.status == 1);
+  for (const Item& item : report("r")) BOOST_CHECK((item.status == Status::ERROR) == (item.tensor == "di"));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_capture_of_another_version_of_our_kernels_is_stale, Workplace) {
+  const fs::path file = make_capture(*this);
+  changed(*this, file, [](Case& c) { c.kernel->attributes["source"] = std::string("mlstm 0.0.0"); });
+  BOOST_TEST(run("verify --captures changed.h5 --report r").status == 1);
+  for (const Item& item : report("r")) BOOST_CHECK(item.status == Status::STALE);
+}
+
+BOOST_FIXTURE_TEST_CASE(reference_keeps_the_file_and_adds_the_solution, Workplace) {
+  const fs::path file = make_capture(*this);
+  changed(*this, file, [](Case& c) { c.attributes["remark"] = std::string("mine"); });
+  const Case before = read_case(path / "changed.h5");
+  for (const char* how : {"", "--formulation recurrent", "--formulation parallel --backward autograd",
+                          "--formulation chunkwise --chunk-size 5"}) {
+    BOOST_REQUIRE(run(std::string("reference changed.h5 out.h5 ") + how).status == 0);
+    const Case after = read_case(path / "out.h5");
+    BOOST_TEST(after.name == before.name);
+    BOOST_TEST(std::get<std::string>(after.attributes.at("remark")) == "mine");
+    BOOST_CHECK(after.inputs == before.inputs && after.cotangents == before.cotangents);
+    BOOST_CHECK(after.kernel->outputs == before.kernel->outputs);
+    BOOST_TEST(after.reference->outputs.size() == 4u);
+    BOOST_TEST(after.reference->exact.size() == 5u);
+    BOOST_TEST(after.reference->detached.size() == 5u);
+    BOOST_TEST(run("verify --captures out.h5").status == 0);
+  }
+  BOOST_REQUIRE(run("reference out.h5 out.h5").status == 0);  // in place
+  BOOST_TEST(read_case(path / "out.h5").reference.has_value());
+}
+
+BOOST_FIXTURE_TEST_CASE(reference_without_cotangents_gives_outputs_only, Workplace) {
+  const fs::path file = make_capture(*this);
+  changed(*this, file, [](Case& c) {
+    c.cotangents.clear();
+    c.kernel.reset();
+  });
+  BOOST_REQUIRE(run("reference changed.h5 out.h5").status == 0);
+  const Case c = read_case(path / "out.h5");
+  BOOST_TEST(c.reference->outputs.size() == 4u);
+  BOOST_TEST(c.reference->exact.empty());
+  BOOST_TEST(c.reference->detached.empty());
+}
+
+BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace) {
+  BOOST_REQUIRE(run("fixtures generate --out f " + kSmall).status == 0);
+  const std::vector<fs::path> files = find_case_files({path / "f"});
+  BOOST_REQUIRE(files.size() == 1);
+  BOOST_TEST(run("fixtures check f").status == 0);
+  const Result info = run("fixtures info f");
+  BOOST_TEST(info.status == 0);
+  BOOST_TEST(contains(info.out, "DHQK"));
+  changed(*this, files.front(), [](Case& c) { c.reference->exact.at("q").data()[3] += 1.0; });
+  const Result drift = run("fixtures check changed.h5");
+  BOOST_TEST(drift.status == 1);
+  BOOST_TEST(contains(drift.out, "DRIFT  "));
+  BOOST_TEST(contains(drift.out, "exact/q"));
+}
+
+BOOST_FIXTURE_TEST_CASE(gradcheck_passes_and_reports_what_exceeds_the_tolerance, Workplace) {
+  const std::string tiny = "gradcheck --formulation recurrent --case \"regime=standard,S=3,DHQK=2,DHV=2,L=2\" ";
+  const Result passed = run(tiny);
+  BOOST_TEST(passed.status == 0, passed.out << passed.err);
+  BOOST_TEST(contains(passed.out, "10 gradients checked: 10 PASS, 0 FAIL"));
+  const Result failed = run(tiny + "--tolerance 0");
+  BOOST_TEST(failed.status == 1);
+  BOOST_TEST(contains(failed.out, "FAIL  mlstm gradcheck --formulation recurrent --case \"regime=standard"));
+  BOOST_TEST(run("gradcheck --case \"S=500,DHQK=64,DHV=64\"").status == 3);
+}
