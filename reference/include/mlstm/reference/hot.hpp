@@ -3,12 +3,17 @@
 // of one level is seen by another.
 #pragma once
 
+#include <cstdint>
+
 #include "mlstm/reference/head.hpp"
 
 namespace mlstm::reference::hot {
 
 /// evaluate_head in float64. False: the range of float64 was not enough, results undefined.
 bool evaluate_head(const HeadProblem&, const Inputs<double>&, const HeadRequest<double>&);
+
+/// No NaN and no infinity among n values.
+bool all_finite(const double* values, std::int64_t n);
 
 /// Floating-point operations per second of Eigen's float64 n x n x n product on the calling thread, measured over at
 /// least `seconds`.
