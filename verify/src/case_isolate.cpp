@@ -274,11 +274,9 @@ Case decode_isolated(const std::string& image) {
     Receiver pipe(child.fd);
     Reply reply = Reply::none;
     transfer(pipe, reply);
-    if (reply == Reply::result)
-      transfer(pipe, c);
-    else
-      transfer(pipe, error);
-    complete = true;
+    if (reply == Reply::result) transfer(pipe, c);
+    if (reply == Reply::error) transfer(pipe, error);
+    complete = reply == Reply::result || reply == Reply::error;
   } catch (const std::exception&) {  // cut off, or damaged to sizes that do not fit memory
   }
   close(child.fd);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "mlstm/verify/bounds.hpp"
 #include "mlstm/verify/case_file.hpp"
@@ -185,7 +186,7 @@ std::vector<fs::path> generate_fixtures(const std::vector<ProblemSpec>& specs, c
     write_case(c, path);
     paths.push_back(path);
   }
-  if (options.manifest) write_manifest(directory);
+  if (options.manifest || fs::exists(directory / "MANIFEST.sha256")) write_manifest(directory);
   return paths;
 }
 

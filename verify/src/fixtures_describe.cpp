@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/fixtures.hpp"
@@ -31,8 +33,20 @@ std::string describe(const std::string& group, const TensorMap& tensors) {
   if (tensors.empty()) return {};
   std::string text = group + "\n";
   for (const auto& [name, array] : tensors) {
-    const auto [low, high] = std::minmax_element(array.begin(), array.end());
-    text += line(name, fmt::format("({})  {:.6g} ... {:.6g}", fmt::join(array.shape(), ","), *low, *high), 4);
+    double low = std::numeric_limits<double>::infinity(), high = -low;
+    std::int64_t strange = 0;
+    for (const double value : array) {
+      if (!std::isfinite(value)) {
+        ++strange;
+        continue;
+      }
+      low = std::min(low, value);
+      high = std::max(high, value);
+    }
+    std::string range = fmt::format("({})", fmt::join(array.shape(), ","));
+    if (low <= high) range += fmt::format("  {:.6g} ... {:.6g}", low, high);
+    if (strange > 0) range += fmt::format("  {} NaN or infinite", strange);
+    text += line(name, range, 4);
   }
   return text;
 }

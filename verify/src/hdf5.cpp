@@ -16,7 +16,7 @@ namespace {
 
 constexpr unsigned kGzipLevel = 6;
 constexpr hsize_t kChunkBytes = hsize_t{1} << 20;
-constexpr hsize_t kLargestChunkBytes = hsize_t{1} << 30;
+constexpr double kLargestChunkBytes = 0x1p30;
 /// Deflate shrinks at most 1032-fold; twice that leaves room for other filters.
 constexpr double kLargestCompression = 2064;
 
@@ -56,6 +56,55 @@ void check_filters(hid_t properties, const std::string& path) {
       throw FileError(fmt::format("{} is packed by the filter {} (number {}), which this machine lacks; expected gzip",
                                   path, in_quotes(name.data()), static_cast<int>(filter)));
   }
+}
+
+void check_type(hid_t dataset, const std::string& path) {
+  const Handle type = own_type(H5Dget_type(dataset), path);
+  const auto is = [&](hid_t known) { return check(H5Tequal(type, known), path) > 0; };
+  if (!is(H5T_IEEE_F32LE) && !is(H5T_IEEE_F32BE) && !is(H5T_IEEE_F64LE) && !is(H5T_IEEE_F64BE))
+    throw FileError(fmt::format("{} holds {}-byte {}; expected float32 or float64", path, H5Tget_size(type),
+                                H5Tget_class(type) == H5T_FLOAT     ? "floats"
+                                : H5Tget_class(type) == H5T_INTEGER ? "integers"
+                                : H5Tget_class(type) == H5T_STRING  ? "strings"
+                                                                    : "elements of another class"));
+}
+
+/// Every chunk is there and none is unreasonably large. A chunk that was never written would read as zeros.
+void check_chunks(hid_t dataset, hid_t space, hid_t properties, const std::vector<std::int64_t>& shape,
+                  double item_bytes, const std::string& path) {
+  std::vector<hsize_t> chunk(shape.size());
+  check(H5Pget_chunk(properties, static_cast<int>(chunk.size()), chunk.data()), path);
+  double chunk_bytes = item_bytes, chunks = 1;
+  for (std::size_t axis = 0; axis < chunk.size(); ++axis) {
+    if (chunk[axis] == 0) throw FileError(path + " has a chunk extent of 0; expected at least 1");
+    chunk_bytes *= static_cast<double>(chunk[axis]);
+    chunks *= static_cast<double>((static_cast<hsize_t>(shape[axis]) + chunk[axis] - 1) / chunk[axis]);
+  }
+  if (chunk_bytes > kLargestChunkBytes)
+    throw FileError(fmt::format("{} has chunks of {} bytes; expected at most 2^30", path, chunk_bytes));
+  hsize_t stored = 0;
+  check(H5Dget_num_chunks(dataset, space, &stored), path);
+  if (static_cast<double>(stored) != chunks)
+    throw FileError(fmt::format("{} holds {} of its chunks; expected all {}", path, stored, chunks));
+}
+
+/// Nothing may be allocated on the word of a damaged or hostile header: the data have to be in this file.
+void check_storage(hid_t dataset, hid_t space, const std::vector<std::int64_t>& shape, const std::string& path) {
+  const double item_bytes = static_cast<double>(H5Tget_size(own_type(H5Dget_type(dataset), path)));
+  double bytes = item_bytes;
+  for (const std::int64_t extent : shape) bytes *= static_cast<double>(extent);
+  const Handle properties(H5Dget_create_plist(dataset), H5Pclose, path);
+  const H5D_layout_t layout = H5Pget_layout(properties);
+  if (layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED && layout != H5D_COMPACT)
+    throw FileError(path + " has a virtual layout; expected contiguous or chunked data in this file");
+  if (layout == H5D_CONTIGUOUS && H5Pget_external_count(properties) != 0)
+    throw FileError(path + " lies in external files; expected all data in this file");
+  check_filters(properties, path);
+  if (layout == H5D_CHUNKED) check_chunks(dataset, space, properties, shape, item_bytes, path);
+  const auto stored = static_cast<double>(H5Dget_storage_size(dataset));
+  if (bytes > stored * (layout == H5D_CHUNKED ? kLargestCompression : 1))
+    throw FileError(fmt::format("{} has shape ({}), but {} bytes are stored; expected enough for {} bytes", path,
+                                fmt::join(shape, ","), stored, bytes));
 }
 
 }  // namespace
@@ -104,53 +153,12 @@ Dataset open_dataset(hid_t group, const std::string& name, const std::string& pa
   Handle id(H5Oopen(group, name.c_str(), H5P_DEFAULT), H5Oclose, path);
   if (H5Iget_type(id) != H5I_DATASET)
     throw FileError(path + " is not a dataset; expected a float32 or float64 dataset");
-
-  const Handle type = own_type(H5Dget_type(id), path);
-  const auto is = [&](hid_t known) { return check(H5Tequal(type, known), path) > 0; };
-  if (!is(H5T_IEEE_F32LE) && !is(H5T_IEEE_F32BE) && !is(H5T_IEEE_F64LE) && !is(H5T_IEEE_F64BE))
-    throw FileError(fmt::format("{} holds {}-byte {}; expected float32 or float64", path, H5Tget_size(type),
-                                H5Tget_class(type) == H5T_FLOAT     ? "floats"
-                                : H5Tget_class(type) == H5T_INTEGER ? "integers"
-                                : H5Tget_class(type) == H5T_STRING  ? "strings"
-                                                                    : "elements of another class"));
-
+  check_type(id, path);
   const Handle space = own_space(H5Dget_space(id), path);
   if (H5Sget_simple_extent_type(space) != H5S_SIMPLE)
     throw FileError(path + " is a scalar or empty dataset; expected an array");
   std::vector<std::int64_t> shape = extents_of(space, path);
-
-  // Nothing may be allocated on the word of a damaged or hostile header: the data have to be in this file.
-  double bytes = static_cast<double>(H5Tget_size(type));
-  for (const std::int64_t extent : shape) bytes *= static_cast<double>(extent);
-  const Handle properties(H5Dget_create_plist(id), H5Pclose, path);
-  const H5D_layout_t layout = H5Pget_layout(properties);
-  if (layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED && layout != H5D_COMPACT)
-    throw FileError(path + " has a virtual layout; expected contiguous or chunked data in this file");
-  if (layout == H5D_CONTIGUOUS && H5Pget_external_count(properties) != 0)
-    throw FileError(path + " lies in external files; expected all data in this file");
-  check_filters(properties, path);
-  double largest = 1;
-  if (layout == H5D_CHUNKED) {
-    largest = kLargestCompression;
-    std::vector<hsize_t> chunk(shape.size());
-    check(H5Pget_chunk(properties, static_cast<int>(chunk.size()), chunk.data()), path);
-    double chunk_bytes = static_cast<double>(H5Tget_size(type)), chunks = 1;
-    for (std::size_t axis = 0; axis < chunk.size(); ++axis) {
-      if (chunk[axis] == 0) throw FileError(path + " has a chunk extent of 0; expected at least 1");
-      chunk_bytes *= static_cast<double>(chunk[axis]);
-      chunks *= static_cast<double>((static_cast<hsize_t>(shape[axis]) + chunk[axis] - 1) / chunk[axis]);
-    }
-    if (chunk_bytes > static_cast<double>(kLargestChunkBytes))
-      throw FileError(fmt::format("{} has chunks of {} bytes; expected at most 2^30", path, chunk_bytes));
-    hsize_t stored_chunks = 0;
-    check(H5Dget_num_chunks(id, space, &stored_chunks), path);
-    if (static_cast<double>(stored_chunks) != chunks)
-      throw FileError(fmt::format("{} holds {} of its chunks; expected all {}", path, stored_chunks, chunks));
-  }
-  const auto stored = static_cast<double>(H5Dget_storage_size(id));
-  if (bytes > stored * largest)
-    throw FileError(fmt::format("{} has shape ({}), but {} bytes are stored; expected enough for {} bytes", path,
-                                fmt::join(shape, ","), stored, bytes));
+  check_storage(id, space, shape, path);
   return {std::move(id), std::move(shape)};
 }
 

@@ -16,7 +16,8 @@ struct FixtureOptions {
   /// Problems of up to so many multiplications are solved in extended precision, larger ones in float64.
   double extended_limit = 5e6;
   bool bounds = true;     ///< generate: store /reference/bounds for the problem's own dtype
-  bool manifest = false;  ///< generate: write MANIFEST.sha256. Not for files in which someone will fill in /kernel
+  bool manifest = false;  ///< generate: write MANIFEST.sha256 (one that is there is always brought up to date).
+                          ///< Not for files in which someone will fill in /kernel: their sums will not match
   int threads = 0;        ///< 0: one per core
   std::function<void(const std::filesystem::path&)> progress;  ///< called before each file
 };
