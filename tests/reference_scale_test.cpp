@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: unit
+// Long sequences: memory and time of the chunkwise formulation grow with S, those of the recurrent backward with
+// sqrt(S).
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/test/unit_test.hpp>
+#include <chrono>
+#include <cmath>
+
+#include "reference_tools.hpp"
+
+namespace {
+
+using namespace mlstm;
+using namespace mlstm::test;
+
+/// Inputs, cotangent of h and gradients of one head; gates made without libm.
+class LongSequence {
+ public:
+  explicit LongSequence(const Shape& shape) {
+    problem_.shape = shape;
+    Random random(31);
+    const auto array = [&](const char* name, double scale, double offset) {
+      std::vector<double>& values = arrays_.emplace_back(static_cast<std::size_t>(mlstm::size_of(name, shape)));
+      for (double& x : values) x = scale * random() + offset;
+      return values.data();
+    };
+    arrays_.reserve(12);
+    inputs_ = {.q = array("q", 1, 0),
+               .k = array("k", 1, 0),
+               .v = array("v", 1, 0),
+               .i = array("i", 1, 0),
+               .f = array("f", 2, 4)};
+    request_.cotangents.h = array("h", 1, 0);
+    request_.outputs.h = array("h", 0, 0);
+    request_.exact = {.q = array("q", 0, 0),
+                      .k = array("k", 0, 0),
+                      .v = array("v", 0, 0),
+                      .i = array("i", 0, 0),
+                      .f = array("f", 0, 0)};
+  }
+
+  double seconds(Module formulation) const {
+    const auto start = std::chrono::steady_clock::now();
+    reference::evaluate(problem_, inputs_, request_, {formulation, reference::Backward::ownbw, 64, 1});
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  std::vector<double> df() const { return arrays_.back(); }
+
+ private:
+  Problem problem_;
+  std::vector<std::vector<double>> arrays_;
+  Inputs<double> inputs_;
+  reference::Request request_;
+};
+
+/// Growth of the peak resident memory, in MiB, that one evaluation causes; measured in a child process.
+double extra_mebibytes(const Shape& shape, Module formulation) {
+  int channel[2];
+  BOOST_REQUIRE(pipe(channel) == 0);
+  const pid_t child = fork();
+  BOOST_REQUIRE(child >= 0);
+  if (child == 0) {
+    const LongSequence work(shape);
+    rusage before{}, after{};
+    getrusage(RUSAGE_SELF, &before);
+    work.seconds(formulation);
+    getrusage(RUSAGE_SELF, &after);
+    const double kibibytes = static_cast<double>(after.ru_maxrss - before.ru_maxrss);
+    const bool written = write(channel[1], &kibibytes, sizeof kibibytes) == sizeof kibibytes;
+    _exit(written ? 0 : 1);
+  }
+  close(channel[1]);
+  double kibibytes = 0;
+  const bool received = read(channel[0], &kibibytes, sizeof kibibytes) == sizeof kibibytes;
+  close(channel[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  BOOST_REQUIRE(received);
+  return kibibytes / 1024;
+}
+
+constexpr Shape long_head(std::int64_t S) { return {.S = S, .DHQK = 64, .DHV = 128}; }
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(chunkwise_memory_is_that_of_rows_and_chunk_states) {
+  // states: 8 DHQK DHV / L = 1 KiB per step; what else is kept per step is a few numbers
+  const double short_one = extra_mebibytes(long_head(4096), Module::chunkwise);
+  const double long_one = extra_mebibytes(long_head(16384), Module::chunkwise);
+  BOOST_TEST_MESSAGE("chunkwise: " << short_one << " MiB at S=4096, " << long_one << " MiB at S=16384");
+  BOOST_TEST(short_one < 2 * 4 + 8.0);
+  BOOST_TEST(long_one < 2 * 16 + 8.0);  // S x S would be 2048 MiB
+}
+
+BOOST_AUTO_TEST_CASE(recurrent_backward_keeps_no_state_per_step) {
+  // 2 sqrt(4096) states of 64 KiB = 8 MiB; one per step would be 256 MiB
+  const double extra = extra_mebibytes(long_head(4096), Module::recurrent);
+  BOOST_TEST_MESSAGE("recurrent: " << extra << " MiB at S=4096");
+  BOOST_TEST(extra < 24.0);
+}
+
+BOOST_AUTO_TEST_CASE(chunkwise_time_grows_linearly) {
+  const LongSequence short_one(long_head(2048)), long_one(long_head(16384));
+  double fastest_short = 1e30, fastest_long = 1e30;
+  for (int run = 0; run < 3; ++run) {
+    fastest_short = std::min(fastest_short, short_one.seconds(Module::chunkwise));
+    fastest_long = std::min(fastest_long, long_one.seconds(Module::chunkwise));
+  }
+  BOOST_TEST_MESSAGE("8 times the steps take " << fastest_long / fastest_short << " times the time");
+  BOOST_TEST(fastest_long / fastest_short < 24.0);  // quadratic growth: 64
+}
+
+BOOST_AUTO_TEST_CASE(long_chunkwise_and_recurrent_gradients_agree) {
+  const LongSequence a(long_head(4096)), b(long_head(4096));
+  a.seconds(Module::chunkwise);
+  b.seconds(Module::recurrent);
+  const std::vector<double> x = a.df(), y = b.df();
+  double error = 0, norm = 0;
+  for (std::size_t t = 0; t < x.size(); ++t) {
+    error += (x[t] - y[t]) * (x[t] - y[t]);
+    norm += y[t] * y[t];
+  }
+  BOOST_TEST(norm > 0);
+  BOOST_TEST(std::sqrt(error / norm) <= 1e-12);
+}
