@@ -16,17 +16,24 @@ Forward<T> chunkwise_forward(const Head<T>& head, const Frozen<T>* frozen, bool 
   start_forward(head, h, fw);
   scan_stabilizer(head, fw);
   finish_stabilizer(fw, frozen);
+  const Index chunks = (p.S + p.L - 1) / p.L;
+  // all states at once, before the scratch memory of the products: they are large, and live as long as fw
+  const std::size_t slots = save ? static_cast<std::size_t>(chunks) + 1 : 2;
+  std::vector<State<T>> states(slots);
+  for (State<T>& state : states) state.C.resize(p.DHQK, p.DHV);
+  states[0] = {head.C_0, head.n_0};
   Block<T> block;
-  State<T> entering{head.C_0, head.n_0}, leaving;
-  for (Index first = 0; first < p.S; first += p.L) {
+  for (Index chunk = 0; chunk < chunks; ++chunk) {
+    const std::size_t at = static_cast<std::size_t>(chunk);
+    const State<T>& entering = states[at % slots];
+    const Index first = chunk * p.L;
     log_gates(fw, first, std::min(p.L, p.S - first), block);
     gate_products(head, fw, block);
     block_outputs(head, block, entering, frozen, fw);
-    block_state(head, block, entering, leaving);
-    std::swap(entering, leaving);
-    if (save) fw.entering.push_back(std::move(leaving));
+    block_state(head, block, entering, states[(at + 1) % slots]);
   }
-  fw.last = std::move(entering);
+  fw.last = std::move(states[static_cast<std::size_t>(chunks) % slots]);
+  if (save) fw.entering = std::move(states);
   return fw;
 }
 
