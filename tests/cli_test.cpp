@@ -108,7 +108,7 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
   write("bad.json", "{\"c\": 1}");
   const std::string capture = " '" + file.string() + "'";
   const std::pair<std::string, std::string> bad[] = {
-      {"", "subcommand"},
+      {"", "COMMAND is missing"},
       {"nonsense", "nonsense"},
       {"list --format xml", "--format is \"xml\"; expected one of table, json"},
       {"verify --nonsense", "--nonsense"},
@@ -148,7 +148,8 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
       {"reference" + capture + " out.h5 --backward magic", "--backward is \"magic\""},
       {"gradcheck --formulation fft", "--formulation is \"fft\""},
       {"gradcheck --tolerance small", "--tolerance is \"small\""},
-      {"fixtures", "subcommand"},
+      {"fixtures", "expected generate, check or info"},
+      {"fixtures nonsense", "nonsense"},
       {"fixtures generate", "--out"},
       {"fixtures check absent", "absent"},
       {"fixtures check not.h5", "not.h5"},
@@ -191,7 +192,7 @@ BOOST_FIXTURE_TEST_CASE(verify_judges_outputs_and_both_gradients_and_writes_the_
   BOOST_TEST(fs::exists(path / "r/junit.xml"));
   BOOST_TEST(read_text_file(path / "r/summary.txt") == result.out);
   BOOST_TEST(run("report r").status == 0);
-  BOOST_TEST(run("report r --format json").out == read_text_file(path / "r/report.json"));
+  BOOST_TEST((run("report r --format json").out == read_text_file(path / "r/report.json")));
 }
 
 BOOST_FIXTURE_TEST_CASE(a_reproduction_line_reproduces_its_item, Workplace) {

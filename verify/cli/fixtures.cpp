@@ -74,7 +74,11 @@ int info(const PathOptions& options) {
 
 void add_fixtures(CLI::App& app, int& status) {
   CLI::App* command = app.add_subcommand("fixtures", "Problems with a golden reference: generate, check, info");
-  command->require_subcommand(1);
+  command->require_subcommand(0, 1);
+  command->callback([command] {
+    if (command->get_subcommands().empty())
+      throw std::invalid_argument("COMMAND of fixtures is missing; expected generate, check or info");
+  });
 
   auto generating = std::make_shared<GenerateOptions>();
   CLI::App* generate_command = command->add_subcommand("generate",

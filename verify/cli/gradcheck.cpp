@@ -21,7 +21,7 @@ constexpr std::string_view kDefaultCases[] = {
     "regime=forget6,S=7,DHQK=4,DHV=3,L=2,eps=1",
     "regime=standard,S=6,DHQK=3,DHV=2,L=4,eps=0.01,stabilizer_init=neg_inf",
     "regime=forget3,S=5,DHQK=2,DHV=3,L=2,eps=0.01,initial_states=1,last_state_cotangents=1",
-    "regime=standard,gate=sigmoid,S=6,DHQK=3,DHV=3,L=4,eps=0.01,last_state_cotangents=1",
+    "regime=crossover,gate=sigmoid,S=8,DHQK=3,DHV=3,L=3,eps=0.01,last_state_cotangents=1",
     "regime=forget3,gate=sigmoid,normalize=0,S=5,DHQK=3,DHV=2,L=2,initial_states=1,last_state_cotangents=1",
 };
 

@@ -22,7 +22,7 @@ int run(int argc, char** argv) {
   int status = cli::kOk;
   CLI::App app("Reference and verifier for mLSTM (xLSTM) kernels", "mlstm");
   app.set_version_flag("--version", std::string(verify::program_source()));
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
   app.footer(std::string(kFooter));
   cli::add_list(app, status);
   cli::add_reference(app, status);
@@ -38,6 +38,10 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     cli::print_error(error.what());
     std::fputs("Run with --help for what is expected.\n", stderr);
+    return cli::kBadArguments;
+  }
+  if (app.get_subcommands().empty()) {
+    cli::print_error("COMMAND is missing; expected one of those that --help lists");
     return cli::kBadArguments;
   }
   if (std::fflush(stdout) != 0) {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mlstm/verify/report.hpp"
 
+#include <fmt/format.h>
+
 #include <boost/json.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -12,10 +15,11 @@ namespace mlstm::verify {
 namespace json = boost::json;
 namespace {
 
-/// A finite number, or null and a remark about why.
+/// A finite number, or null and a remark about why. Fifteen digits survive Boost.JSON's parser, which may be off by one
+/// in the last place; so a report that is read and written again stays the same.
 json::value number_or_null(const std::optional<double>& value, std::string_view name, std::string& note) {
   if (!value) return nullptr;
-  if (std::isfinite(*value)) return *value;
+  if (std::isfinite(*value)) return std::strtod(fmt::format("{:.15g}", *value).c_str(), nullptr);
   if (!note.empty()) note += "; ";
   note += std::string(name) + " is " + (std::isnan(*value) ? "NaN" : *value > 0 ? "+Inf" : "-Inf");
   return nullptr;
