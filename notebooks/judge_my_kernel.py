@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Have your own kernel judged: an example with h5py.
 
-    mlstm fixtures generate --suite smoke --dtype float32 --out problems
-    notebooks/judge_my_kernel.py problems
-    mlstm verify --captures problems
+    mlstm fixtures generate --suite smoke --dtype float32 --out build/problems
+    notebooks/judge_my_kernel.py build/problems
+    mlstm verify --captures build/problems
 
 The kernel here is a forward pass in NumPy, step by step in float32. With --bug it has a mistake that real kernels had:
 the denominator is max(n.q, exp(-m)) instead of max(|n.q|, exp(-m)). Then "mlstm verify" fails.
