@@ -42,11 +42,10 @@ BOOST_AUTO_TEST_CASE(bound_of_one_step_follows_the_formula) {
   Case c;
   c.problem.dtype = DType::bfloat16;
   c.problem.eps = 0;
-  c.inputs = {{"q", Array{{{{2.0}}}}},
-              {"k", Array{{{{4.0}}}}},
-              {"v", Array{{{{3.0}}}}},
-              {"i", Array{{{0.0}}}},
-              {"f", Array{{{0.0}}}}};
+  for (const auto& [name, value] : std::map<std::string, double>{{"q", 2}, {"k", 4}, {"v", 3}, {"i", 0}, {"f", 0}}) {
+    const auto shape = shape_of(name, c.problem.shape);
+    c.inputs.emplace(name, Array(Array::shape_type(shape.begin(), shape.end()), value));
+  }
   const ReferenceData reference = evaluate_reference(c);
   BOOST_TEST(reference.outputs.at("h")(0, 0, 0, 0) == 3.0);
   const Precision p{DType::bfloat16, DType::bfloat16, DType::float32, DType::float32, 1};
@@ -63,10 +62,10 @@ BOOST_AUTO_TEST_CASE(narrower_formats_have_wider_bounds) {
   const auto bounds = [&](DType d) { return error_bounds(c, reference, {d, d, state_dtype_of(d), d, 16}); };
   const TensorMap b16 = bounds(DType::bfloat16), f16 = bounds(DType::float16), f32 = bounds(DType::float32),
                   f64 = bounds(DType::float64);
-  for (const char* tensor : {"h", "exact/q", "exact/k", "exact/v", "exact/i", "exact/f", "detached/f_straddling"}) {
+  for (const char* tensor : {"h", "exact/v", "detached/q", "detached/k", "detached/i", "detached/f_straddling"}) {
     BOOST_TEST_CONTEXT(tensor) {
       BOOST_TEST(bound_sum(b16, tensor) > 4 * bound_sum(f16, tensor));
-      BOOST_TEST(bound_sum(f16, tensor) > 100 * bound_sum(f32, tensor));
+      BOOST_TEST(bound_sum(f16, tensor) > 50 * bound_sum(f32, tensor));
       BOOST_TEST(bound_sum(f32, tensor) > 1e7 * bound_sum(f64, tensor));
     }
   }

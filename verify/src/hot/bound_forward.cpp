@@ -41,7 +41,9 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
                           (1 + std::sqrt(steps / W)) * (1 + 2 * largest_m));
     rows.delta_j[t] = 2 * ua * (std::abs(rows.li[t]) + std::abs(m));
     rows.w[t] = p.u.operand + rows.delta[t];
-    rows.uv[t] = std::max(p.u.operand, ua * (16 + std::sqrt(steps)));
+    // Roundings are random within a window; what is carried from one window to the next is rounded alike when inputs
+    // repeat.
+    rows.uv[t] = std::max(p.u.operand, ua * (16 + std::sqrt(std::min(steps, W)) + steps / W));
   }
 }
 
