@@ -8,12 +8,14 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <sstream>
 
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/expect.hpp"
 #include "mlstm/verify/report.hpp"
+#include "mlstm/verify/runner.hpp"
 #include "mlstm/verify/sweep.hpp"
 
 namespace {
@@ -72,6 +74,29 @@ std::vector<Record> verdicts_of(const Unit& unit) {
   h.item.error_ratio = unit.index == 2 ? kInf : 1.0 / 3.0 * static_cast<double>(unit.index);
   h.item.hides = {"doubled"};
   return {h, record_of("dq", Status::PASS, unit.index == 0 ? "" : "trivial: zeros would pass", "float32", unit.index)};
+}
+
+/// A forward-only variant that does whatever it is told to.
+struct FakeKernel : mlstm::Kernel {
+  mlstm::VariantInfo about;
+  std::function<void(const mlstm::Problem&, const mlstm::ForwardArgs&)> act;
+
+  explicit FakeKernel(mlstm::Device device) {
+    about.module = mlstm::Module::recurrent;
+    about.name = "step_eigen";
+    about.dtypes = {mlstm::DType::float64};
+    about.gates = {mlstm::Gate::exp};
+    about.stabilizer_init = {mlstm::StabilizerInit::neg_inf};
+    about.device = device;
+  }
+  const mlstm::VariantInfo& info() const override { return about; }
+  void forward(const mlstm::Problem& problem, const mlstm::ForwardArgs& args) const override { act(problem, args); }
+};
+
+const ProblemSpec kSpec = parse_spec("regime=standard,S=3,DHQK=2,DHV=2");
+
+std::vector<Item> sweep(const FakeKernel& kernel) {
+  return finish(run_sweep(make_plan({&kernel}, {kSpec}, true).units, {}), GroupBy::variant).items;
 }
 
 }  // namespace
@@ -317,4 +342,55 @@ BOOST_AUTO_TEST_CASE(a_report_directory_holds_all_three_forms) {
   BOOST_TEST(read_text_file(directory.path / "new/summary.txt").ends_with(summary_line(items) + "\n"));
   BOOST_TEST(to_json(read_report(directory.path / "new")) == to_json(items));
   BOOST_CHECK_THROW(read_report(directory.path / "absent"), FileError);
+}
+
+BOOST_AUTO_TEST_CASE(a_variant_gets_the_start_of_the_stabilizer_that_it_has) {
+  const FakeKernel kernel(mlstm::Device::cpu);
+  const Plan adapted = make_plan({&kernel}, {kSpec}, true);
+  BOOST_REQUIRE(adapted.units.size() == 1);
+  BOOST_CHECK(adapted.units.front().spec.problem.stabilizer_init == mlstm::StabilizerInit::neg_inf);
+  // A problem given by itself is taken as it is.
+  const Plan literal = make_plan({&kernel}, {kSpec}, false);
+  BOOST_TEST(literal.units.empty());
+  BOOST_REQUIRE(literal.unselected.size() == 1);
+  BOOST_TEST(literal.unselected.front() == "recurrent--step_eigen: stabilizer_init zero is not supported");
+}
+
+BOOST_AUTO_TEST_CASE(a_variant_that_writes_outside_its_buffer_fails) {
+  FakeKernel kernel(mlstm::Device::cpu);
+  kernel.act = [](const mlstm::Problem& problem, const mlstm::ForwardArgs& args) {
+    double* h = static_cast<double*>(args.h);
+    for (std::int64_t n = 0; n <= mlstm::size_of("h", problem.shape); ++n) h[n] = 0;
+  };
+  const std::vector<Item> items = sweep(kernel);
+  BOOST_REQUIRE(items.size() == 1);
+  BOOST_CHECK(items.front().status == Status::FAIL);
+  BOOST_TEST(items.front().note.find("h") != std::string::npos);
+  BOOST_TEST(items.front().repro.starts_with("mlstm verify --variant recurrent--step_eigen --case \"regime=standard"));
+  BOOST_TEST(exit_status(items) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_variant_that_stops_is_an_error) {
+  FakeKernel kernel(mlstm::Device::cpu);
+  kernel.act = [](const mlstm::Problem&, const mlstm::ForwardArgs&) { throw std::logic_error("no such thing"); };
+  const std::vector<Item> items = sweep(kernel);
+  BOOST_REQUIRE(items.size() == 1);
+  BOOST_CHECK(items.front().status == Status::ERROR);
+  BOOST_TEST(items.front().note == "no such thing");
+}
+
+boost::test_tools::assertion_result no_device(boost::unit_test::test_unit_id) {
+  return !unavailable(FakeKernel(mlstm::Device::cuda)).empty();
+}
+
+BOOST_AUTO_TEST_CASE(a_variant_without_its_device_is_skipped_once_and_aloud,
+                     *boost::unit_test::precondition(no_device)) {
+  const FakeKernel kernel(mlstm::Device::cuda);
+  const std::vector<Item> items =
+      finish(run_sweep(make_plan({&kernel}, {kSpec, parse_spec("S=4")}, true).units, {}), GroupBy::variant).items;
+  BOOST_REQUIRE(items.size() == 1);
+  BOOST_CHECK(items.front().status == Status::SKIPPED);
+  BOOST_TEST(!items.front().note.empty());
+  BOOST_TEST(summary_line(items).find("1 variants were NOT run here") != std::string::npos);
+  BOOST_TEST(exit_status(items) == 3);
 }
