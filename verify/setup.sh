@@ -3,7 +3,6 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-[ -n "$(command -v nvcc)" ] || [ ! -x /usr/local/cuda/bin/nvcc ] || PATH=$PATH:/usr/local/cuda/bin
 
 # what configuring and building needs
 build_packages=(build-essential cmake ninja-build ccache pkg-config libeigen3-dev libxtensor-dev libboost1.81-dev
