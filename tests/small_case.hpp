@@ -43,7 +43,7 @@ inline verify::Case small_case(DType dtype, Gate gate, bool states, Shape shape 
   reference.outputs = numbered(outputs, c.problem, false);
   reference.exact = numbered(inputs, c.problem, false);
   reference.detached = numbered(inputs, c.problem, false);
-  reference.outputs["h"].flat(1) = std::numeric_limits<double>::infinity();
+  reference.outputs["h"].flat(reference.outputs["h"].size() - 1) = std::numeric_limits<double>::infinity();
   reference.bounds["h"] = reference.outputs["h"];
   reference.bounds["exact/f"] = reference.exact["f"];
   reference.bounds["exact/f_straddling"] = reference.exact["f"];
@@ -60,7 +60,7 @@ inline verify::Case small_case(DType dtype, Gate gate, bool states, Shape shape 
   kernel.outputs = numbered(outputs, c.problem, true);
   kernel.gradients = numbered({"q", "f"}, c.problem, true);
   kernel.outputs["h"].flat(0) = std::numeric_limits<double>::quiet_NaN();
-  kernel.outputs["h"].flat(2) = -std::numeric_limits<double>::infinity();
+  kernel.outputs["h"].flat(kernel.outputs["h"].size() - 1) = -std::numeric_limits<double>::infinity();
   kernel.attributes = {{"device", std::string("Zürich \"1\"")}, {"milliseconds", 0.1}};
   c.kernel = kernel;
   c.attributes = {{"seed", std::int64_t{-7}}, {"note", std::string()}, {"temperature", 0.3}};

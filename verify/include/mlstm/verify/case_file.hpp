@@ -18,7 +18,8 @@ class FileError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Reads and validates a case. Throws FileError.
+/// Reads and validates a case: checks the manifest, if one lists the file, then parses in a child process, because HDF5
+/// can crash or hang on damaged files. Works from any thread. Throws FileError.
 Case read_case(const std::filesystem::path& path);
 
 /// Writes to a temporary name beside `path`, syncs, renames and syncs the directory: `path` holds the old or the new
