@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: end_to_end
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
+
+#include "golden_bits_problem.hpp"
 
 namespace {
 
@@ -15,9 +18,10 @@ const fs::path kFolder = fs::path(MLSTM_BINARY_DIR) / "same_bits";
 
 bool runs(const std::string& command) { return std::system((command + " > /dev/null 2>&1").c_str()) == 0; }
 
-/// What the generator prints when it is compiled like this; empty if it does not compile or run.
-std::string output_of(const std::string& compiler, const std::string& flags) {
-  const std::string source = fs::path(MLSTM_SOURCE_DIR) / "tests/same_bits_program.cpp";
+/// What a program prints when it is compiled like this; empty if it does not compile or run.
+std::string output_of(const std::string& compiler, const std::string& flags,
+                      const std::string& name = "same_bits_program.cpp") {
+  const std::string source = fs::path(MLSTM_SOURCE_DIR) / "tests" / name;
   const std::string include = fs::path(MLSTM_SOURCE_DIR) / "reference/include";
   const fs::path program = kFolder / "program", output = kFolder / "output";
   fs::remove(output);
@@ -43,6 +47,22 @@ BOOST_AUTO_TEST_CASE(problems_are_the_same_bits_with_gcc_and_clang_unoptimised_a
   if (runs("clang++ --version")) {
     BOOST_TEST(output_of("clang++", "-O0") == expected);
     BOOST_TEST(output_of("clang++", optimised) == expected);
+  } else {
+    BOOST_TEST_MESSAGE("SKIPPED: clang++ is not installed; its bits were not compared");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(golden_results_are_the_same_bits_with_gcc_and_clang_unoptimised_and_optimised_on_1_and_2_threads) {
+  fs::create_directories(kFolder);
+  const std::string expected = mlstm::test::golden_bits(1);  // this build: optimised, one thread
+  BOOST_TEST_REQUIRE(std::count(expected.begin(), expected.end(), '\n') == 3 * (20 + 17));
+  BOOST_TEST(mlstm::test::golden_bits(2) == expected);
+  const std::string program = "golden_bits_program.cpp",
+                    eigen = " -DEIGEN_DONT_PARALLELIZE -isystem " MLSTM_EIGEN_INCLUDE;
+  BOOST_TEST(output_of("g++", "-O0" + eigen, program) == expected);
+  if (runs("clang++ --version")) {
+    BOOST_TEST(output_of("clang++", "-O0" + eigen, program) == expected);
+    BOOST_TEST(output_of("clang++", "-O3" + eigen, program) == expected);
   } else {
     BOOST_TEST_MESSAGE("SKIPPED: clang++ is not installed; its bits were not compared");
   }

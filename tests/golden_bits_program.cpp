@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// The extended-precision reference as one program without libraries: same_bits_test.cpp compiles it in several ways.
+#include "golden_bits_problem.hpp"
+
+#include "../reference/src/contract/dtype.cpp"
+#include "../reference/src/contract/parallel_for.cpp"
+#include "../reference/src/contract/problem.cpp"
+#include "../reference/src/extended.cpp"
+#include "../verify/src/problems_draw.cpp"
+#include "../verify/src/problems_regimes.cpp"
+#include "../verify/src/random.cpp"
+
+int main() { std::fputs(mlstm::test::golden_bits(2).c_str(), stdout); }
