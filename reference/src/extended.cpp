@@ -14,6 +14,7 @@ void evaluate_head_extended(const HeadProblem& problem, const Inputs<double>& in
   wide.exact = buffers.reserve(request.exact);
   wide.detached = buffers.reserve(request.detached);
   evaluate_head<Extended>(problem, buffers.widen(inputs), wide);
+  spare_states<Extended>() = {};
   buffers.round(wide.outputs, request.outputs);
   buffers.round(wide.intermediates, request.intermediates);
   buffers.round(wide.exact, request.exact);

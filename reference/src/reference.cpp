@@ -151,6 +151,7 @@ void evaluate(const Problem& problem, const Inputs<double>& inputs, const Reques
                 [&](const HeadProblem& p, const Inputs<double>& in, const HeadRequest<double>& part) {
                   if (!evaluate_head(p, in, part)) evaluate_head_extended(p, in, part);
                 });
+  hot::release_memory();
 }
 
 void evaluate_extended(const Problem& problem, const Inputs<double>& inputs, const Request& request,

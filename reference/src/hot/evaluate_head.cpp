@@ -9,6 +9,8 @@ bool evaluate_head(const HeadProblem& problem, const Inputs<double>& inputs, con
   return reference::evaluate_head<double>(problem, inputs, request);
 }
 
+void release_memory() { spare_states<double>() = {}; }
+
 bool all_finite(const double* values, std::int64_t n) { return is_finite(ConstVectorMap<double>(values, n)); }
 
 }  // namespace mlstm::reference::hot

@@ -9,6 +9,14 @@
 
 namespace mlstm::reference {
 
+/// Memory of the states of the head that this thread evaluated last, for the next head: new pages cost a tenth of the
+/// time of a head.
+template <class T>
+std::vector<State<T>>& spare_states() {
+  thread_local std::vector<State<T>> spare;
+  return spare;
+}
+
 template <class T>
 Forward<T> chunkwise_forward(const Head<T>& head, const Frozen<T>* frozen, bool save, T* h) {
   const HeadProblem& p = head.problem;
@@ -19,7 +27,8 @@ Forward<T> chunkwise_forward(const Head<T>& head, const Frozen<T>* frozen, bool 
   const Index chunks = (p.S + p.L - 1) / p.L;
   // all states at once, before the scratch memory of the products: they are large, and live as long as fw
   const std::size_t slots = save ? static_cast<std::size_t>(chunks) + 1 : 2;
-  std::vector<State<T>> states(slots);
+  std::vector<State<T>> states = std::move(spare_states<T>());
+  states.resize(slots);
   for (State<T>& state : states) state.C.resize(p.DHQK, p.DHV);
   states[0] = {head.C_0, head.n_0};
   Block<T> block;

@@ -87,7 +87,7 @@ bool evaluate_head(const HeadProblem& problem, const Inputs<T>& inputs, const He
   if (any_wanted(request.exact)) wanted.push_back({Convention::exact, request.exact});
   if (any_wanted(request.detached)) wanted.push_back({Convention::detached, request.detached});
 
-  const Forward<T> fw = forward<T>(head, nullptr, !wanted.empty(), request.outputs.h);
+  Forward<T> fw = forward<T>(head, nullptr, !wanted.empty(), request.outputs.h);
   if constexpr (std::is_same_v<T, double>) {
     if (!in_range(fw)) return false;
   }
@@ -99,6 +99,7 @@ bool evaluate_head(const HeadProblem& problem, const Inputs<T>& inputs, const He
     if (!in_range(gradients)) return false;
   }
   for (const ConventionGradients<T>& c : gradients.conventions) copy_gradients(gradients, c);
+  if (problem.formulation == Module::chunkwise) spare_states<T>() = std::move(fw.entering);
   return true;
 }
 

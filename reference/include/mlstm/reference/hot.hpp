@@ -12,6 +12,9 @@ namespace mlstm::reference::hot {
 /// evaluate_head in float64. False: the range of float64 was not enough, results undefined.
 bool evaluate_head(const HeadProblem&, const Inputs<double>&, const HeadRequest<double>&);
 
+/// Frees the memory that evaluate_head keeps in the calling thread for the next head.
+void release_memory();
+
 /// No NaN and no infinity among n values.
 bool all_finite(const double* values, std::int64_t n);
 
