@@ -84,11 +84,17 @@ double extra_mebibytes(const Shape& shape, Module formulation) {
   return kibibytes / 1024;
 }
 
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kMeasurable = false;  // the sanitizer keeps freed memory
+#else
+constexpr bool kMeasurable = true;
+#endif
+
 constexpr Shape long_head(std::int64_t S) { return {.S = S, .DHQK = 64, .DHV = 128}; }
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(chunkwise_memory_is_that_of_rows_and_chunk_states) {
+BOOST_AUTO_TEST_CASE(chunkwise_memory_is_that_of_rows_and_chunk_states, *boost::unit_test::enable_if<kMeasurable>()) {
   // states: 8 DHQK DHV / L = 1 KiB per step; what else is kept per step is a few numbers
   const double short_one = extra_mebibytes(long_head(4096), Module::chunkwise);
   const double long_one = extra_mebibytes(long_head(16384), Module::chunkwise);
@@ -97,7 +103,7 @@ BOOST_AUTO_TEST_CASE(chunkwise_memory_is_that_of_rows_and_chunk_states) {
   BOOST_TEST(long_one < 2 * 16 + 8.0);  // S x S would be 2048 MiB
 }
 
-BOOST_AUTO_TEST_CASE(recurrent_backward_keeps_no_state_per_step) {
+BOOST_AUTO_TEST_CASE(recurrent_backward_keeps_no_state_per_step, *boost::unit_test::enable_if<kMeasurable>()) {
   // 2 sqrt(4096) states of 64 KiB = 8 MiB; one per step would be 256 MiB
   const double extra = extra_mebibytes(long_head(4096), Module::recurrent);
   BOOST_TEST_MESSAGE("recurrent: " << extra << " MiB at S=4096");
