@@ -61,13 +61,13 @@ class FakeKernel : public Kernel {
 
   void backward(const Problem& problem, const BackwardArgs& args) const override {
     const std::pair<void*, const char*> gradients[] = {{args.dq, "q"},
-                                                  {args.dk, "k"},
-                                                  {args.di, "i"},
-                                                  {args.df, "f"},
-                                                  {args.dv, "v"},
-                                                  {args.dc_initial, "c_initial"},
-                                                  {args.dn_initial, "n_initial"},
-                                                  {args.dm_initial, "m_initial"}};
+                                                       {args.dk, "k"},
+                                                       {args.di, "i"},
+                                                       {args.df, "f"},
+                                                       {args.dv, "v"},
+                                                       {args.dc_initial, "c_initial"},
+                                                       {args.dn_initial, "n_initial"},
+                                                       {args.dm_initial, "m_initial"}};
     for (const auto& [gradient, tensor] : gradients) {
       if (gradient == nullptr) continue;
       const std::size_t bytes =

@@ -13,9 +13,9 @@
 
 namespace mlstm {
 
-enum class Gate { exp, sigmoid };              ///< input gate: mLSTMexp or mLSTMsig
-enum class StabilizerInit { zero, neg_inf };   ///< m_0 when no initial state is given (exp gate only)
-enum class Convention { exact, detached };     ///< gradient convention (contract §3)
+enum class Gate { exp, sigmoid };                      ///< input gate: mLSTMexp or mLSTMsig
+enum class StabilizerInit { zero, neg_inf };           ///< m_0 when no initial state is given (exp gate only)
+enum class Convention { exact, detached };             ///< gradient convention (contract §3)
 enum class Module { recurrent, parallel, chunkwise };  ///< formulation
 
 std::string_view to_string(Gate);

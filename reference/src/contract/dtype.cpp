@@ -19,18 +19,23 @@ constexpr std::array<std::pair<DType, std::string_view>, 5> kNames{{{DType::floa
                                                                     {DType::bfloat16, "bfloat16"}}};
 
 struct Format {
-  int precision;      // significand bits, the hidden one included
-  int min_exponent;   // exponent of the smallest normal number
-  int max_exponent;   // exponent of the largest number
+  int precision;     // significand bits, the hidden one included
+  int min_exponent;  // exponent of the smallest normal number
+  int max_exponent;  // exponent of the largest number
 };
 
 constexpr Format format_of(DType dtype) {
   switch (dtype) {
-    case DType::float64: return {53, -1022, 1023};
-    case DType::float32: return {24, -126, 127};
-    case DType::tfloat32: return {11, -126, 127};
-    case DType::float16: return {11, -14, 15};
-    case DType::bfloat16: return {8, -126, 127};
+    case DType::float64:
+      return {53, -1022, 1023};
+    case DType::float32:
+      return {24, -126, 127};
+    case DType::tfloat32:
+      return {11, -126, 127};
+    case DType::float16:
+      return {11, -14, 15};
+    case DType::bfloat16:
+      return {8, -126, 127};
   }
   throw std::logic_error("format_of: unknown DType");
 }
@@ -52,11 +57,14 @@ DType parse_dtype(std::string_view text, std::string_view argument) {
 
 std::size_t size_of(DType dtype) {
   switch (dtype) {
-    case DType::float64: return 8;
+    case DType::float64:
+      return 8;
     case DType::float32:
-    case DType::tfloat32: return 4;
+    case DType::tfloat32:
+      return 4;
     case DType::float16:
-    case DType::bfloat16: return 2;
+    case DType::bfloat16:
+      return 2;
   }
   throw std::logic_error("size_of: unknown DType");
 }

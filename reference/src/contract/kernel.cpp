@@ -17,7 +17,9 @@ bool contains(const std::vector<T>& values, const T& value) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
 
-std::string refusal(const std::string& what, std::string_view value) { return what + " " + std::string(value) + " is not supported"; }
+std::string refusal(const std::string& what, std::string_view value) {
+  return what + " " + std::string(value) + " is not supported";
+}
 
 }  // namespace
 
@@ -43,7 +45,8 @@ std::string Kernel::declared_limits(const Problem& problem) const {
     std::int64_t n;
     const SizeLimit& limit;
   };
-  for (const Size& size : {Size{"S", shape.S, about.S}, {"DHQK", shape.DHQK, about.DHQK}, {"DHV", shape.DHV, about.DHV}})
+  for (const Size& size :
+       {Size{"S", shape.S, about.S}, {"DHQK", shape.DHQK, about.DHQK}, {"DHV", shape.DHV, about.DHV}})
     if (!size.limit.admits(size.n))
       return std::string(size.name) + " " + std::to_string(size.n) + " is not supported (from " +
              std::to_string(size.limit.min) + " to " + std::to_string(size.limit.max) + " in multiples of " +

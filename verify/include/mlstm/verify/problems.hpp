@@ -31,7 +31,8 @@ struct Regime {
 const std::vector<Regime>& regimes();
 
 /// One line of "key=value" words in a fixed order, e.g.
-/// "regime=forget6,seed=3,gate=exp,...,B=1,NH=2,S=128,DHQK=64,DHV=64,L=32". parse_spec(to_line(s)) == s, exactly (eps too).
+/// "regime=forget6,seed=3,gate=exp,...,B=1,NH=2,S=128,DHQK=64,DHV=64,L=32". parse_spec(to_line(s)) == s, exactly (eps
+/// too).
 std::string to_line(const ProblemSpec&);
 
 /// Inverse of to_line; keys may come in any order and missing ones take the defaults. Throws std::invalid_argument that
@@ -50,12 +51,13 @@ struct Selection {
   std::vector<DType> dtypes;
   std::vector<double> eps;
   std::vector<Gate> gates;
-  std::vector<std::string> regimes;          ///< names or globs
-  std::vector<std::string> shapes;           ///< "B,NH,S,DHQK,DHV": replaces the suite's shapes
-  std::optional<std::uint64_t> seed;         ///< replaces the suite's seeds
+  std::vector<std::string> regimes;   ///< names or globs
+  std::vector<std::string> shapes;    ///< "B,NH,S,DHQK,DHV": replaces the suite's shapes
+  std::optional<std::uint64_t> seed;  ///< replaces the suite's seeds
 };
 
-/// "smoke" (seconds), "standard" (minutes), "full", or "golden" (small enough for extended precision). Throws std::invalid_argument for another name or an unknown regime.
+/// "smoke" (seconds), "standard" (minutes), "full", or "golden" (small enough for extended precision). Throws
+/// std::invalid_argument for another name or an unknown regime.
 std::vector<ProblemSpec> suite(std::string_view name, const Selection& = {});
 
 }  // namespace mlstm::verify

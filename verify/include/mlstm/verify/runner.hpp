@@ -34,7 +34,8 @@ struct InterfaceResult {
 };
 
 /// The interface every variant is reached through: casts inputs to autocast_kernel_dtype, runs the forward pass.
-/// q, k (B,NH,S,DHQK), v (B,NH,S,DHV), i, f (B,NH,S); states all or none. Gate exp, or sigmoid when the variant has only that.
+/// q, k (B,NH,S,DHQK), v (B,NH,S,DHV), i, f (B,NH,S); states all or none. Gate exp, or sigmoid when the variant has
+/// only that.
 InterfaceResult mlstm_interface(const Kernel& kernel, const Array& q, const Array& k, const Array& v, const Array& i,
                                 const Array& f, const std::optional<Array>& c_initial = {},
                                 const std::optional<Array>& n_initial = {}, const std::optional<Array>& m_initial = {},
