@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: unit
 // The reference on problems that can be checked by hand, its formulations against each other, and its refusals.
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
+#include <deque>
 #include <stdexcept>
+#include <vector>
 
 #include "reference_tools.hpp"
 
@@ -152,6 +155,42 @@ BOOST_AUTO_TEST_CASE(the_chunk_size_comes_from_the_options_then_the_problem_then
   BOOST_TEST((h(16, 0) == h(0, 16)));
   BOOST_TEST((h(16, 8) == h(0, 8)));
   BOOST_TEST((h(0, 16) != h(0, 64)));
+}
+
+BOOST_AUTO_TEST_CASE(results_have_the_same_bits_wherever_the_callers_memory_lies) {
+  const verify::Case c = random_case({.shape = {1, 1, 45, 7, 9}}, 13);
+  const std::int64_t n = mlstm::size_of("h", c.problem.shape);
+  for (const reference::Options& options : all_options({8, 16})) {
+    std::vector<double> first;
+    for (std::size_t shift = 0; shift < 8; ++shift) {  // all positions within 64 bytes
+      std::deque<std::vector<double>> copies;
+      const auto moved = [&](const double* values, std::string_view tensor) -> const double* {
+        std::vector<double>& copy =
+            copies.emplace_back(static_cast<std::size_t>(mlstm::size_of(tensor, c.problem.shape)) + 8);
+        std::copy_n(values, copy.size() - 8, copy.begin() + static_cast<std::ptrdiff_t>(shift));
+        return copy.data() + shift;
+      };
+      Inputs<double> in = verify::inputs_of(c.inputs);
+      in = {.q = moved(in.q, "q"),
+            .k = moved(in.k, "k"),
+            .v = moved(in.v, "v"),
+            .i = moved(in.i, "i"),
+            .f = moved(in.f, "f")};
+      std::vector<double> h(static_cast<std::size_t>(n) + 8),
+          dk(static_cast<std::size_t>(mlstm::size_of("k", c.problem.shape)) + 8);
+      reference::Request request;
+      request.outputs.h = h.data() + shift;
+      request.cotangents.h = moved(verify::cotangents_of(c.cotangents).h, "h");
+      request.exact.k = dk.data() + shift;
+      reference::evaluate(c.problem, in, request, options);
+      std::vector<double> all(h.begin() + static_cast<std::ptrdiff_t>(shift),
+                              h.begin() + static_cast<std::ptrdiff_t>(shift) + n);
+      all.insert(all.end(), dk.begin() + static_cast<std::ptrdiff_t>(shift),
+                 dk.end() - 8 + static_cast<std::ptrdiff_t>(shift));
+      if (shift == 0) first = all;
+      BOOST_TEST((all == first), describe(options) << " at offset " << shift);
+    }
+  }
 }
 
 BOOST_AUTO_TEST_CASE(results_have_the_same_bits_for_any_thread_count) {

@@ -1,12 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mlstm/reference/evaluate_head.hpp"
 
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+
+#include "mlstm/reference/fields.hpp"
 #include "mlstm/reference/hot.hpp"
 
 namespace mlstm::reference::hot {
+namespace {
+
+// Eigen's vectorised loops start at the first aligned element, so the order of a sum, and with it the last bit, would
+// depend on where the caller's memory happens to lie. Everything is evaluated in aligned memory instead.
+class AlignedArguments {
+ public:
+  explicit AlignedArguments(const HeadProblem& p) : shape_{1, 1, p.S, p.DHQK, p.DHV} {}
+
+  /// The same arguments, with copies in the place of those that are not aligned.
+  template <class Struct>
+  Struct aligned(Struct arguments) {
+    for (const auto& field : fields_of(arguments)) {
+      auto& pointer = arguments.*(field.member);
+      if (pointer && reinterpret_cast<std::uintptr_t>(pointer) % EIGEN_MAX_ALIGN_BYTES != 0)
+        pointer = copies_.emplace_back(ConstVectorMap<double>(pointer, size_of(field.tensor, shape_))).data();
+    }
+    return arguments;
+  }
+
+  /// Copies results back to where they are wanted.
+  template <class Struct>
+  void copy(const Struct& from, const Struct& to) const {
+    const auto targets = fields_of(to);
+    for (std::size_t at = 0; const auto& field : fields_of(from)) {
+      const double* source = from.*(field.member);
+      double* target = to.*(targets[at++].member);
+      if (source != target) std::copy_n(source, size_of(field.tensor, shape_), target);
+    }
+  }
+
+ private:
+  Shape shape_;
+  std::deque<Vector<double>> copies_;
+};
+
+}  // namespace
 
 bool evaluate_head(const HeadProblem& problem, const Inputs<double>& inputs, const HeadRequest<double>& request) {
-  return reference::evaluate_head<double>(problem, inputs, request);
+  AlignedArguments memory(problem);
+  const HeadRequest<double> aligned{memory.aligned(request.outputs), memory.aligned(request.intermediates),
+                                    memory.aligned(request.cotangents), memory.aligned(request.exact),
+                                    memory.aligned(request.detached)};
+  if (!reference::evaluate_head<double>(problem, memory.aligned(inputs), aligned)) return false;
+  memory.copy(aligned.outputs, request.outputs);
+  memory.copy(aligned.intermediates, request.intermediates);
+  memory.copy(aligned.exact, request.exact);
+  memory.copy(aligned.detached, request.detached);
+  return true;
 }
 
 void release_memory() { spare_states<double>() = {}; }

@@ -99,7 +99,7 @@ GradientSizes sizes_of(const HeadProblem& p, const Values& x, bool exact) {
     const ConstMap a(own, x.S, cols), b(detached, x.S, cols);
     return b.cwiseAbs() + (a - b).cwiseAbs();
   };
-  const auto dot = [&](const ConstMap& left, const double* right) -> Vec {
+  const auto dot = [&](const Mat& left, const double* right) -> Vec {
     return left.cwiseProduct(ConstMap(right, x.S, x.d)).rowwise().sum();
   };
   GradientSizes z{size(G.q, p.detached.q, x.d),
@@ -321,9 +321,9 @@ void write_initial_states(const HeadProblem& p, const Values& x, const Rows& row
   const Vec n2 = f.n2;  // in the detached convention only the cotangent of n_last is in it
   if (out.c_initial != nullptr)
     Eigen::Map<Mat>(out.c_initial, x.d, x.e) =
-        ((f.X + us * us * f.C.cwiseAbs2()).cwiseSqrt() + floor + (us + uv + delta) * dc.cwiseAbs()).array() + eta;
+        Mat(((f.X + us * us * f.C.cwiseAbs2()).cwiseSqrt() + floor + (us + uv + delta) * dc.cwiseAbs()).array() + eta);
   if (out.n_initial != nullptr)
-    Eigen::Map<Vec>(out.n_initial, x.d) = (n2.cwiseSqrt() + (us + uv + delta) * dn.cwiseAbs()).array() + eta;
+    Eigen::Map<Vec>(out.n_initial, x.d) = Vec((n2.cwiseSqrt() + (us + uv + delta) * dn.cwiseAbs()).array() + eta);
   if (out.m_initial != nullptr && G.m_initial != nullptr) {
     double variance = scatter.initial2, value = us * std::abs(*G.m_initial);
     if (exact) {

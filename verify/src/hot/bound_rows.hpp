@@ -50,12 +50,12 @@ struct Rows {
   std::vector<PastState> past;  ///< one per chunk, and one after the last
 };
 
-/// Values of one head as maps, and their squares.
+/// Values of one head, and their squares.
 struct Values {
   explicit Values(const HeadProblem& p);
   Index S, d, e;
   double s;
-  ConstMap q, k, v, h;
+  Mat q, k, v, h;  ///< copies in aligned memory: the order of vectorised sums must not depend on the caller's
   Mat Q2, K2, V2;  ///< s^2 q^2, k^2, v^2
 };
 
