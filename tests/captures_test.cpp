@@ -3,33 +3,30 @@
 // What the program says of the published kernels' captures, and of a kernel that somebody else filled in.
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
-#include <fstream>
 #include <map>
 #include <set>
 
 #include "mlstm/verify/expect.hpp"
-#include "mlstm/verify/report.hpp"
 #include "program.hpp"
 
 namespace {
 
 using namespace mlstm;
 using namespace mlstm::verify;
+using test::contains, test::Result, test::Workplace;
 namespace fs = std::filesystem;
 
 const fs::path kPublished = fs::path(MLSTM_SOURCE_DIR) / "data/captures/published";
 const std::string kJudgePublished = "verify --report report --captures '" + kPublished.string() + "'";
 const std::string kExact = "native_autograd_fp32";
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 /// Judges the published captures with further options; the items by case and tensor.
-struct Published : test::Workplace {
+struct Published : Workplace {
   using Verdicts = std::map<std::string, std::map<std::string, Item>>;
   Verdicts judged(const std::string& options = "") const {
-    mlstm(kJudgePublished + " " + options);
+    run(kJudgePublished + " " + options);
     Verdicts verdicts;
-    for (const Item& item : read_report(path() / "report")) verdicts[item.case_name][item.tensor] = item;
+    for (const Item& item : report("report")) verdicts[item.case_name][item.tensor] = item;
     BOOST_REQUIRE(verdicts.size() == 8);
     return verdicts;
   }
@@ -45,13 +42,13 @@ std::set<std::string> failing(const std::map<std::string, Item>& items) {
 }  // namespace
 
 BOOST_FIXTURE_TEST_CASE(the_verdicts_on_the_published_kernels_are_the_recorded_ones, Published) {
-  const test::Outcome outcome = mlstm(kJudgePublished + " --expect '" + (kPublished / "expected.json").string() + "'");
+  const Result outcome = run(kJudgePublished + " --expect '" + (kPublished / "expected.json").string() + "'");
   BOOST_TEST(outcome.status == 0, outcome.out << outcome.err);
   BOOST_TEST(contains(outcome.out, "all 60 verdicts are as expected"));
 }
 
 BOOST_FIXTURE_TEST_CASE(without_expectations_the_broken_published_kernels_are_failures, Published) {
-  BOOST_TEST(mlstm(kJudgePublished).status == 1);
+  BOOST_TEST(run(kJudgePublished).status == 1);
   const auto verdicts = judged();
   for (const auto& [name, items] : verdicts)
     if (name != "xl_chunk256_bf16" && name != "limit_headdim_fp32") BOOST_TEST(failing(items).empty(), name);
@@ -60,12 +57,12 @@ BOOST_FIXTURE_TEST_CASE(without_expectations_the_broken_published_kernels_are_fa
 }
 
 BOOST_FIXTURE_TEST_CASE(a_verdict_other_than_the_recorded_one_is_named_and_fails, Published) {
-  mlstm(kJudgePublished);
-  std::vector<Item> items = read_report(path() / "report");
+  run(kJudgePublished);
+  std::vector<Item> items = report("report");
   for (Item& item : items)
     if (item.case_name == "xl_chunk256_bf16" && item.tensor == "dk") item.status = Status::PASS;
-  std::ofstream(path() / "other.json") << expectation_of(items);
-  const test::Outcome outcome = mlstm(kJudgePublished + " --expect other.json");
+  write("other.json", expectation_of(items));
+  const Result outcome = run(kJudgePublished + " --expect other.json");
   BOOST_TEST(outcome.status == 1);
   BOOST_TEST(contains(outcome.out, "UNEXPECTED  xl_chunk256_bf16 dk: expected PASS, got FAIL"), outcome.out);
 }
@@ -94,10 +91,10 @@ BOOST_FIXTURE_TEST_CASE(under_the_other_convention_all_gradients_but_dv_fail, Pu
     }
 }
 
-BOOST_FIXTURE_TEST_CASE(limit_headdim_passes_as_the_tfloat32_that_it_computes_in, test::Workplace) {
+BOOST_FIXTURE_TEST_CASE(limit_headdim_passes_as_the_tfloat32_that_it_computes_in, Workplace) {
   const std::string judge = "verify --captures '" + (kPublished / "limit_headdim_fp32.h5").string() + "'";
-  BOOST_TEST(mlstm(judge).status == 1);
-  const test::Outcome outcome = mlstm(judge + " --operand-dtype tfloat32");
+  BOOST_TEST(run(judge).status == 1);
+  const Result outcome = run(judge + " --operand-dtype tfloat32");
   BOOST_TEST(outcome.status == 0, outcome.out);
   BOOST_TEST(contains(outcome.out, "6 tensors judged: 6 PASS"), outcome.out);
 }
@@ -110,20 +107,20 @@ BOOST_FIXTURE_TEST_CASE(the_report_says_which_bound_a_gate_gradient_meets, Publi
     BOOST_TEST(contains(verdicts.at(name).at("df").note, "meets the bound for unrounded terms too"), name);
 }
 
-BOOST_FIXTURE_TEST_CASE(a_kernel_filled_in_with_h5py_is_judged_and_its_planted_bug_is_found, test::Workplace) {
+BOOST_FIXTURE_TEST_CASE(a_kernel_filled_in_with_h5py_is_judged_and_its_planted_bug_is_found, Workplace) {
   const std::string fill_in = "/usr/bin/python3 " MLSTM_SOURCE_DIR "/notebooks/judge_my_kernel.py problems";
-  BOOST_REQUIRE(mlstm("fixtures generate --suite smoke --dtype float32 --out problems").status == 0);
-  BOOST_TEST(mlstm("verify --captures problems").status == 3);
+  BOOST_REQUIRE(run("fixtures generate --suite smoke --dtype float32 --out problems").status == 0);
+  BOOST_TEST(run("verify --captures problems").status == 3);
 
-  const test::Outcome filled = shell(fill_in);
+  const Result filled = shell(fill_in);
   BOOST_REQUIRE_MESSAGE(filled.status == 0, filled.err);
-  const test::Outcome right = mlstm("verify --captures problems");
+  const Result right = run("verify --captures problems");
   BOOST_TEST(right.status == 0, right.out << right.err);
 
   BOOST_REQUIRE(shell(fill_in + " --bug").status == 0);
-  const test::Outcome wrong = mlstm("verify --captures problems --report wrong");
+  const Result wrong = run("verify --captures problems --report wrong");
   BOOST_TEST(wrong.status == 1);
-  const std::vector<Item> items = read_report(path() / "wrong");
+  const std::vector<Item> items = report("wrong");
   BOOST_TEST(std::count_if(items.begin(), items.end(), [](const Item& i) { return i.status == Status::FAIL; }) >= 8);
   for (const Item& item : items) BOOST_TEST((item.status == Status::PASS || item.tensor == "h"), item.tensor);
 }

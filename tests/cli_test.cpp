@@ -1,58 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: end_to_end
-// Runs the built program the way a user does.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <boost/json.hpp>
 #include <boost/test/unit_test.hpp>
-#include <cstdlib>
-#include <fstream>
 #include <set>
 
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/expect.hpp"
 #include "mlstm/verify/problems.hpp"
-#include "mlstm/verify/report.hpp"
+#include "program.hpp"
 
 namespace {
 using namespace mlstm::verify;
+using mlstm::test::contains, mlstm::test::Result, mlstm::test::Workplace;
 namespace json = boost::json;
 namespace fs = std::filesystem;
 
 const std::string kSmall = "--case \"regime=forget3,dtype=float32,NH=2,S=24,DHQK=8,DHV=4,L=8\"";
 const std::string kVariant = "chunkwise--native_eigen_ownbw";
-
-struct Result {
-  int status;
-  std::string out, err;
-};
-
-/// A directory of its own for every test case.
-struct Workplace {
-  fs::path path = fs::temp_directory_path() / ("mlstm_cli_test_" + std::to_string(getpid()));
-  Workplace() {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  ~Workplace() { fs::remove_all(path); }
-
-  /// Runs "mlstm <arguments>" here, through a shell.
-  Result run(const std::string& arguments) const {
-    const std::string command =
-        "cd '" + path.string() + "' && '" MLSTM_BINARY_DIR "/bin/mlstm' " + arguments + " >out 2>err";
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, read_text_file(path / "out"), read_text_file(path / "err")};
-  }
-
-  std::vector<Item> report(const std::string& directory) const { return read_report(path / directory); }
-
-  void write(const std::string& name, const std::string& text) const {
-    std::ofstream(path / name, std::ios::binary) << text;
-  }
-};
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// The only capture of kSmall by kVariant in one convention.
 fs::path make_capture(const Workplace& here, const std::string& directory = "captures") {

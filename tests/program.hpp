@@ -1,38 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the built program the way a user does: through a shell, in a directory of its own.
+// Runs the built program the way a user does.
 #pragma once
 
 #include <sys/wait.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <string>
+#include <vector>
 
 #include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/report.hpp"
 #include "small_case.hpp"
 
 namespace mlstm::test {
 
-struct Outcome {
+struct Result {
   int status;  ///< exit status; 128 if the command did not exit by itself
   std::string out, err;
 };
 
-class Workplace {
- public:
-  const std::filesystem::path& path() const { return directory_.path(); }
+/// A directory of its own for every test case, and what is run there.
+struct Workplace {
+  TemporaryDirectory directory;
+  std::filesystem::path path = directory.path();
 
-  Outcome shell(const std::string& command) const {
-    const std::string line = "cd '" + path().string() + "' && (" + command + ") >out 2>err";
-    const int status = std::system(line.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, verify::read_text_file(path() / "out"),
-            verify::read_text_file(path() / "err")};
+  Result shell(const std::string& command) const {
+    const int status = std::system(("cd '" + path.string() + "' && (" + command + ") >out 2>err").c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, verify::read_text_file(path / "out"),
+            verify::read_text_file(path / "err")};
   }
 
   /// Runs "mlstm <arguments>".
-  Outcome mlstm(const std::string& arguments) const { return shell("'" MLSTM_BINARY_DIR "/bin/mlstm' " + arguments); }
+  Result run(const std::string& arguments) const { return shell("'" MLSTM_BINARY_DIR "/bin/mlstm' " + arguments); }
 
- private:
-  TemporaryDirectory directory_;
+  std::vector<verify::Item> report(const std::string& name) const { return verify::read_report(path / name); }
+
+  void write(const std::string& name, const std::string& text) const {
+    std::ofstream(path / name, std::ios::binary) << text;
+  }
 };
+
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace mlstm::test
