@@ -95,19 +95,19 @@ constexpr Shape long_head(std::int64_t S) { return {.S = S, .DHQK = 64, .DHV = 1
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(chunkwise_memory_is_that_of_rows_and_chunk_states, *boost::unit_test::enable_if<kMeasurable>()) {
-  // states: 8 DHQK DHV / L = 1 KiB per step; what else is kept per step is a few numbers
+  // states: 8 DHQK DHV / L = 1 KiB per step; aligned copies of q, k, v, dh, h and the gradients: 6 KiB per step
   const double short_one = extra_mebibytes(long_head(4096), Module::chunkwise);
   const double long_one = extra_mebibytes(long_head(16384), Module::chunkwise);
   BOOST_TEST_MESSAGE("chunkwise: " << short_one << " MiB at S=4096, " << long_one << " MiB at S=16384");
-  BOOST_TEST(short_one < 2 * 4 + 8.0);
-  BOOST_TEST(long_one < 2 * 16 + 8.0);  // S x S would be 2048 MiB
+  BOOST_TEST(short_one < 2 * 4 + 24 + 8.0);
+  BOOST_TEST(long_one < 2 * 16 + 96 + 8.0);  // S x S would be 2048 MiB
 }
 
 BOOST_AUTO_TEST_CASE(recurrent_backward_keeps_no_state_per_step, *boost::unit_test::enable_if<kMeasurable>()) {
-  // 2 sqrt(4096) states of 64 KiB = 8 MiB; one per step would be 256 MiB
+  // 2 sqrt(4096) states of 64 KiB = 8 MiB, and 24 MiB of aligned copies; a state per step would be 256 MiB
   const double extra = extra_mebibytes(long_head(4096), Module::recurrent);
   BOOST_TEST_MESSAGE("recurrent: " << extra << " MiB at S=4096");
-  BOOST_TEST(extra < 24.0);
+  BOOST_TEST(extra < 48.0);
 }
 
 BOOST_AUTO_TEST_CASE(chunkwise_time_grows_linearly) {
