@@ -8,6 +8,18 @@
 
 namespace mlstm::kernels::cuda {
 
+/// Starts copying 64 rows of the common dimension, and the result's columns from `column0` on, of a State (DHQK,DHV) as
+/// the second operand of a product: State itself over DHQK (h, dv), or its transpose over DHV (dq, dk).
+template <bool kOverDHQK, int kColumns, class T>
+__device__ void load_state_slab(T* to, const ChunkSizes& sizes, const T* state, int slab, int column0) {
+  if constexpr (kOverDHQK)
+    load_tile(to, kTile, kColumns, state + static_cast<std::int64_t>(slab) * kTile * sizes.DHV + column0, sizes.DHV,
+              sizes.DHQK - slab * kTile, sizes.DHV - column0);
+  else
+    load_tile(to, kColumns, kTile, state + static_cast<std::int64_t>(column0) * sizes.DHV + slab * kTile, sizes.DHV,
+              sizes.DHQK - column0, sizes.DHV - slab * kTile);
+}
+
 enum class Product { h, dq, dk, dv };
 
 template <class T>
@@ -99,12 +111,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
     const T* const state = args.state + head_chunk * sizes.DHQK * sizes.DHV;
     const float* const n_state = args.n_state + head_chunk * sizes.DHQK;
     const auto load_state = [&](int slab, T* to) {
-      if constexpr (K::kOverDHQK)
-        load_tile(to, kTile, K::kColumns, state + static_cast<std::int64_t>(slab) * kTile * sizes.DHV + column0,
-                  sizes.DHV, sizes.DHQK - slab * kTile, valid_columns);
-      else
-        load_tile(to, K::kColumns, kTile, state + static_cast<std::int64_t>(column0) * sizes.DHV + slab * kTile,
-                  sizes.DHV, valid_columns, sizes.DHV - slab * kTile);
+      load_state_slab<K::kOverDHQK, K::kColumns>(to, sizes, state, slab, column0);
     };
     multiply_slabs<T, K::kStateLayout, NT>(
         acc, depth, A, K::kSlab, B, K::kStateSlab, K::kOverDHQK ? K::kWideStride : K::kStride, load_a, load_state,
