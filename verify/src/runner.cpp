@@ -48,7 +48,7 @@ class Buffers {
     memory_.synchronize();
     for (const auto& [name, buffer] : buffers_) buffer->check_zones();
     for (const auto& [name, contents] : constants_)
-      if (buffers_.at(name)->download() != contents)
+      if (!buffers_.at(name)->holds(contents))
         throw std::runtime_error(name + " was changed, though it is an input");
   }
 
@@ -219,10 +219,7 @@ void require_supported(const Kernel& kernel, const Case& c, std::optional<Conven
 
 }  // namespace
 
-std::string unavailable(const Kernel& kernel) {
-  const Device device = kernel.info().device;
-  return memory_of(device) != nullptr ? "" : fmt::format("no {} device", device == Device::cuda ? "CUDA" : "CPU");
-}
+std::string unavailable(const Kernel& kernel) { return unavailable(kernel.info().device); }
 
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {
   validate(c);
@@ -248,7 +245,7 @@ KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convent
   if (info.full_precision_rows)
     data.attributes["saved_dtype"] = std::string(to_string(state_dtype_of(c.problem.dtype)));
   if (info.straddling_gate_gradients) data.attributes["gate_gradient"] = std::string("straddling");
-  data.attributes["device"] = std::string(to_string(info.device));
+  data.attributes.merge(memory.description());
   for (const auto& [name, bytes] : results) {
     const std::string tensor = tensor_of(name);
     TensorMap& tensors = tensor == name ? data.outputs : data.gradients;
