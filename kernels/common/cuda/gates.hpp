@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything that depends on the gates alone, for all heads at once, and the way of a stabiliser's cotangent back.
 //
-// Within a chunk of L steps (the parallel formulation is one chunk) let b_t = Σ logσ(f_r) from the chunk's first step to
-// t, and a_j = log_i_j - b_j with log_i = i (exp gate) or logσ(i). Then, with m_t - b_t = M_t = max(m_entering, max_{j≤t}
-// a_j) (sigmoid gate: m = 0, M_t = -b_t),
+// Within a chunk of L steps (the parallel formulation is one chunk) let b_t = Σ logσ(f_r) from the chunk's first step
+// to t, and a_j = log_i_j - b_j with log_i = i (exp gate) or logσ(i). Then, with m_t - b_t = M_t = max(m_entering,
+// max_{j≤t} a_j) (sigmoid gate: m = 0, M_t = -b_t),
 //
 //   D_tj   = exp(Σ_{r=j+1..t} logσ(f_r) + log_i_j - m_t) = exp(a_j - M_t)          weight of step j at step t
 //   past_t = exp(b_t + m_entering - m_t)                 = exp(m_entering - M_t)   weight of the state before the chunk
 //
-// so that kernels see no gate, no sum and no maximum: two numbers per step. They are float64 whatever the dtype: a and M
-// may be large while their difference is small. Exponents are never positive, and the one of the arg max is exactly 0:
-// i_t was the maximum of step t just where M_t == a_t.
+// so that kernels see no gate, no sum and no maximum: two numbers per step. They are float64 whatever the dtype: a and
+// M may be large while their difference is small. Exponents are never positive, and the one of the arg max is exactly
+// 0: i_t was the maximum of step t just where M_t == a_t.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -53,8 +53,8 @@ struct RowCotangents {
   static RowCotangents take(Arena& arena, const Problem& problem);
 };
 
-/// rows, and g = dh / d (B,NH,S,DHV) rounded to the dtype unless `g` is null. l: (B,NH,S) in RealOf the dtype, as forward
-/// saved it. dh null: zero. dh.h uses the h that was stored, as FlashAttention does. One launch.
+/// rows, and g = dh / d (B,NH,S,DHV) rounded to the dtype unless `g` is null. l: (B,NH,S) in RealOf the dtype, as
+/// forward saved it. dh null: zero. dh.h uses the h that was stored, as FlashAttention does. One launch.
 void row_cotangents(const Problem& problem, Convention convention, const void* l, const Gates& gates, const void* dh,
                     const void* h, const RowCotangents& rows, void* g, cudaStream_t stream);
 
@@ -68,8 +68,9 @@ struct GateCotangents {
 /// Adds the stabiliser's part and stores di, df (B,NH,S) in the dtype and, if there are initial states, dm_initial.
 /// h depends on m_t through eps alone, whichever branch the denominator took; c_last and n_last are exp(-m_S) times
 /// something that m does not enter, and exp(m_0) times the initial state is what the function sees of it (exact
-/// convention). A cotangent of m_t goes to what the maximum took: to i_t, or to logσ(f_t) and on to m_{t-1}. One launch.
-void finish_gates(const Problem& problem, std::int64_t L, const BackwardArgs& args, const Gates& gates, const void* dm,
+/// convention). A cotangent of m_t goes to what the maximum took: to i_t, or to logσ(f_t) and on to m_{t-1}. One
+/// launch.
+void finish_gates(const Problem& problem, const BackwardArgs& args, const Gates& gates, const void* dm,
                   const GateCotangents& cotangents, cudaStream_t stream);
 
 /// out (B,NH) = <x, y> + <x2, y2> per head, all in RealOf the dtype, n and n2 elements a head; null x or x2: zero.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tensor-core and copy instructions of sm_80 by name; nothing else contains assembler. Fragment layouts are those of the
-// PTX manual ("Matrix Fragments for mma.m16n8k16"): with g = lane / 4 and c = 2 (lane % 4), a lane holds
+// Tensor-core and copy instructions of sm_80 by name; nothing else contains assembler. Fragment layouts are those of
+// the PTX manual ("Matrix Fragments for mma.m16n8k16"): with g = lane / 4 and c = 2 (lane % 4), a lane holds
 //   accumulators  d[0..1] = (g, c), (g, c+1);  d[2..3] = (g+8, c), (g+8, c+1)
 //   A             a[0] = (g, c..c+1)  a[1] = (g+8, c..c+1)  a[2] = (g, c+8..c+9)  a[3] = (g+8, c+8..c+9)
 //   B             b[0] = (c..c+1, g)  b[1] = (c+8..c+9, g)

@@ -41,8 +41,8 @@ inline void require_supported(const Kernel& kernel, const Problem& problem) {
 /// `Args` is ForwardArgs or BackwardArgs.
 template <class Args>
 void require_inputs(const Problem& problem, const Args& args) {
-  const std::pair<const char*, const void*> needed[] = {{"q", args.q}, {"k", args.k}, {"v", args.v}, {"i", args.i},
-                                                        {"f", args.f}};
+  const std::pair<const char*, const void*> needed[] = {
+      {"q", args.q}, {"k", args.k}, {"v", args.v}, {"i", args.i}, {"f", args.f}};
   for (const auto& [name, pointer] : needed)
     if (pointer == nullptr) throw std::invalid_argument(std::string(name) + " is null; expected a device pointer");
   if (!problem.has_initial_state) return;
