@@ -12,6 +12,7 @@
 // block reads them any more, or in-place updates would race.
 // Shared memory: s q and I k of one tile of rows, sums of warps; at most 6 KiB. Rounded: h, once.
 #include "common/cuda/launch.hpp"
+#include "common/cuda/scan.cuh"
 #include "common/cuda/types.cuh"
 #include "recurrent/step_fused_cuda/variant.hpp"
 
@@ -21,7 +22,6 @@ namespace {
 using cuda::RealOf;
 
 constexpr int kThreads = 256, kWarps = kThreads / 32, kSlabBytes = 128, kInFlight = 8;
-constexpr unsigned kAllLanes = 0xffffffffu;
 
 /// Columns of C per block.
 template <class Real>
@@ -120,10 +120,10 @@ __global__ void __launch_bounds__(kThreads) step_kernel(const Step<T> step) {
 
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
-    l += __shfl_xor_sync(kAllLanes, l, offset);
+    l += __shfl_xor_sync(cuda::kAllLanes, l, offset);
 #pragma unroll
     for (int c = 0; c < Width; ++c)
-      if (offset >= kLanes) numerator[c] += __shfl_xor_sync(kAllLanes, numerator[c], offset);
+      if (offset >= kLanes) numerator[c] += __shfl_xor_sync(cuda::kAllLanes, numerator[c], offset);
   }
   const int warp = thread / 32;
   if (thread % 32 < kLanes)
