@@ -45,9 +45,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradie
   if (thread < kTile) {
     const bool valid = thread < at.steps;
     const std::int64_t step = at.step0 + thread;
-    past[thread] =
-        valid ? sizes.scale * expf(static_cast<float>(in.gates.entering[at.head_chunk] - in.gates.M[step])) : 0.0f;
-    D_last[thread] = valid ? expf(static_cast<float>(in.gates.a[step] - in.gates.M[at.step0 + at.steps - 1])) : 0.0f;
+    past[thread] = valid ? sizes.scale * in.gates.past[step] : 0.0f;
+    D_last[thread] = valid ? in.gates.to_end[step] : 0.0f;
     gamma[thread] = valid ? in.gamma[step] : 0.0f;
   }
   const auto slabs_of = [&](const T* from, int width) {

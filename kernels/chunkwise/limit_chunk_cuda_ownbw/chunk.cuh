@@ -26,14 +26,13 @@ struct ChunkKernel {
 
 /// Where the block's chunk is.
 struct ChunkPlace {
-  std::int64_t head_chunk, chunk, step0;  ///< step0: its first step among those of all heads
-  int steps;
+  std::int64_t head_chunk, step0;  ///< step0: its first step among those of all heads
+  int chunk, steps;
 
   static __device__ ChunkPlace of_block(const ChunkSizes& sizes) {
-    const std::int64_t head = blockIdx.x / sizes.chunks, chunk = blockIdx.x % sizes.chunks;
-    const std::int64_t rest = sizes.S - chunk * sizes.L;
-    return {static_cast<std::int64_t>(blockIdx.x), chunk, head * sizes.S + chunk * sizes.L,
-            static_cast<int>(rest < sizes.L ? rest : sizes.L)};
+    const std::int64_t head_chunk = blockIdx.x, head = head_chunk / sizes.chunks;
+    const int chunk = static_cast<int>(head_chunk % sizes.chunks);
+    return {head_chunk, head * sizes.S + chunk * sizes.L, chunk, min(sizes.L, sizes.S - chunk * sizes.L)};
   }
 };
 

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) chunk_h_kern
     const std::int64_t step = at.step0 + row;
     past[row] = inverse[row] = 0;
     if (row < at.steps) {
-      past[row] = sizes.scale * expf(static_cast<float>(args.gates.entering[at.head_chunk] - args.gates.M[step]));
+      past[row] = sizes.scale * args.gates.past[step];
       const float l = sums[row] + past[row] * l_state;
       inverse[row] = denominator(args.rule, l, static_cast<float>(args.gates.m[step])).inverse;
       args.l[step] = l;

@@ -15,6 +15,7 @@ class Variant : public Kernel {
           "a chunk of up to 64 steps fits one block; tensor cores in 16 bits, true float32 otherwise",
           {DType::float32, DType::bfloat16, DType::float16});
       about.DHQK = about.DHV = cuda::kTiledDimension;
+      about.S = cuda::kTiledLength;
       about.L = {1, kLargestChunk, 1};
       return about;
     }();

@@ -15,6 +15,7 @@ class Variant : public Kernel {
                              "tiled within chunks of any size; tensor cores in 16 bits, true float32 otherwise",
                              {DType::float32, DType::bfloat16, DType::float16});
       about.DHQK = about.DHV = cuda::kTiledDimension;
+      about.S = cuda::kTiledLength;
       return about;
     }();
     return info;

@@ -26,13 +26,11 @@ __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, Ti
   float* const row_gamma = column_term + kTile;
 
   const int thread = static_cast<int>(threadIdx.x);
-  const std::int64_t head_chunk = blockIdx.x / sizes.tiles, tile = blockIdx.x % sizes.tiles;
-  const std::int64_t begin = head_chunk % sizes.chunks * sizes.L + tile * kTile;
-  const std::int64_t chunk_end =
-      (head_chunk % sizes.chunks + 1) * sizes.L < sizes.S ? (head_chunk % sizes.chunks + 1) * sizes.L : sizes.S;
-  if (begin >= chunk_end) return;
-  const int steps = static_cast<int>(chunk_end - begin < kTile ? chunk_end - begin : kTile);
-  const std::int64_t step0 = head_chunk / sizes.chunks * sizes.S + begin;
+  const std::int64_t head_chunk = blockIdx.x / sizes.tiles;
+  const int tile = static_cast<int>(blockIdx.x % sizes.tiles), chunk = static_cast<int>(head_chunk % sizes.chunks);
+  const int steps = min(kTile, min(sizes.L, sizes.S - chunk * sizes.L) - tile * kTile);
+  if (steps <= 0) return;
+  const std::int64_t step0 = head_chunk / sizes.chunks * sizes.S + chunk * sizes.L + tile * kTile;
 
   if (thread < kTile) {
     const bool valid = thread < steps;
@@ -73,12 +71,12 @@ __global__ void gate_sums_kernel(ChunkSizes sizes, GateSums in, float* d_log_i, 
   __shared__ double totals[2];
   __shared__ float q_before[kTile], k_beyond[kTile];
   const int thread = static_cast<int>(threadIdx.x);
-  const std::int64_t chunk = blockIdx.x % sizes.chunks, all_steps = sizes.heads * sizes.S;
-  const std::int64_t step0 = blockIdx.x / sizes.chunks * sizes.S + chunk * sizes.L;
-  const std::int64_t rest = sizes.S - chunk * sizes.L, n = rest < sizes.L ? rest : sizes.L;
-  const std::int64_t tiles = (n - 1) / kTile + 1;
-  double* const later = in.later + blockIdx.x * sizes.tiles;
-  const auto sum_parts = [&](const float* parts, std::int64_t t) {
+  const int chunk = static_cast<int>(blockIdx.x % sizes.chunks);
+  const std::int64_t all_steps = sizes.heads * sizes.S;
+  const std::int64_t step0 = static_cast<std::int64_t>(blockIdx.x / sizes.chunks) * sizes.S + chunk * sizes.L;
+  const int n = min(sizes.L, sizes.S - chunk * sizes.L), tiles = (n - 1) / kTile + 1;
+  double* const later = in.later + static_cast<std::int64_t>(blockIdx.x) * sizes.tiles;
+  const auto sum_parts = [&](const float* parts, int t) {
     float sum = 0;
     if (t < n)
       for (int part = 0; part < in.parts; ++part) sum += parts[part * all_steps + step0 + t];
@@ -86,7 +84,7 @@ __global__ void gate_sums_kernel(ChunkSizes sizes, GateSums in, float* d_log_i, 
   };
 
   double sum_later = 0;
-  for (std::int64_t tile = tiles - 1; tile >= 0; --tile) {
+  for (int tile = tiles - 1; tile >= 0; --tile) {
     if (thread == 0) later[tile] = sum_later;
     sum_later += block_sum(static_cast<double>(sum_parts(in.dots.q_state, tile * kTile + thread)), totals);
   }
@@ -95,8 +93,8 @@ __global__ void gate_sums_kernel(ChunkSizes sizes, GateSums in, float* d_log_i, 
     crossing += static_cast<double>(in.crossing[blockIdx.x * in.crossing_parts + part]);
 
   double k_earlier = 0, inside = 0;  // sums of k_state over earlier tiles; X of this tile
-  for (std::int64_t tile = 0; tile < tiles; ++tile) {
-    const std::int64_t t = tile * kTile + thread;
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int t = tile * kTile + thread;
     const float q = sum_parts(in.dots.q_before, t), k = sum_parts(in.dots.k_beyond, t);
     const float q_state = sum_parts(in.dots.q_state, t), k_state = sum_parts(in.dots.k_state, t);
     inside -= block_sum(static_cast<double>(q) - static_cast<double>(q_state), totals);

@@ -17,6 +17,8 @@ namespace mlstm::kernels::cuda {
 
 /// Head dimensions of the tiled variants: rows are copied in pieces of 16 bytes.
 constexpr SizeLimit kTiledDimension{8, 512, 8};
+/// Steps: counted in 32 bits within a head.
+constexpr SizeLimit kTiledLength{1, 2147483647, 1};
 
 /// What forward leaves for backward: O(S) and one state a chunk.
 template <class T>

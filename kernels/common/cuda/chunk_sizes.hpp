@@ -11,9 +11,10 @@
 
 namespace mlstm::kernels::cuda {
 
-/// A problem cut into chunks of L steps, and chunks into tiles of 64.
+/// A problem cut into chunks of L steps, and chunks into tiles of 64. S < 2^31 (heads x S may be more).
 struct ChunkSizes {
-  std::int64_t heads, S, L, chunks, tiles;  ///< tiles: of a full chunk
+  std::int64_t heads;
+  int S, L, chunks, tiles;  ///< tiles: of a full chunk
   int DHQK, DHV;
   float scale;         ///< DHQK^(-1/2)
   bool starts_empty;   ///< no initial state
@@ -23,13 +24,14 @@ struct ChunkSizes {
     const Shape& shape = problem.shape;
     L = L < shape.S ? L : shape.S;
     const std::int64_t chunks = chunks_of(problem, L);
+    const auto size = [](std::int64_t n) { return static_cast<int>(n); };
     return {shape.heads(),
-            shape.S,
-            L,
-            chunks,
-            (L - 1) / 64 + 1,
-            static_cast<int>(shape.DHQK),
-            static_cast<int>(shape.DHV),
+            size(shape.S),
+            size(L),
+            size(chunks),
+            size((L - 1) / 64 + 1),
+            size(shape.DHQK),
+            size(shape.DHV),
             1 / std::sqrt(static_cast<float>(shape.DHQK)),
             !problem.has_initial_state,
             false};

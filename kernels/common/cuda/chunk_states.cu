@@ -11,6 +11,7 @@ namespace {
 template <class T>
 struct StateArguments {
   ChunkSizes sizes;
+  std::int64_t blocks;  ///< of one head
   Gates gates;
   const T *rows, *columns;
   const float* gamma;              ///< backward
@@ -32,28 +33,29 @@ struct StateKernel {
 /// A stretch of at most 64 steps of a chunk; the next one in the order in which the recurrence goes.
 template <bool kForward>
 struct Position {
-  std::int64_t chunk, tile;
+  int chunk, tile;
 
-  static __device__ std::int64_t length(const ChunkSizes& sizes, std::int64_t chunk) {
-    const std::int64_t rest = sizes.S - chunk * sizes.L;
-    return rest < sizes.L ? rest : sizes.L;
-  }
-  __device__ std::int64_t tiles(const ChunkSizes& sizes) const { return (length(sizes, chunk) - 1) / kTile + 1; }
+  __device__ int length(const ChunkSizes& sizes) const { return min(sizes.L, sizes.S - chunk * sizes.L); }
   __device__ bool exists(const ChunkSizes& sizes) const { return chunk >= 0 && chunk < sizes.chunks; }
   __device__ Position next(const ChunkSizes& sizes) const {
-    if (tile + 1 < tiles(sizes)) return {chunk, tile + 1};
+    if ((tile + 1) * kTile < length(sizes)) return {chunk, tile + 1};
     return {kForward ? chunk + 1 : chunk - 1, 0};
   }
-  __device__ std::int64_t begin(const ChunkSizes& sizes) const { return chunk * sizes.L + tile * kTile; }
-  __device__ int steps(const ChunkSizes& sizes) const {
-    const std::int64_t rest = length(sizes, chunk) - tile * kTile;
-    return static_cast<int>(rest < kTile ? rest : kTile);
-  }
+  __device__ int begin(const ChunkSizes& sizes) const { return chunk * sizes.L + tile * kTile; }
+  __device__ int steps(const ChunkSizes& sizes) const { return min(kTile, length(sizes) - tile * kTile); }
+};
+
+/// What a thread knows of the gates at a position; loaded one position ahead, since the loads take as long as the rest.
+struct StepGates {
+  float decay;   ///< of the chunk
+  float weight;  ///< threads below 64: of the thread's step, 0 beyond the last one
+  float gamma;
 };
 
 template <class T, bool kForward, int NT>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) state_kernel(const StateArguments<T> args) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel(const StateArguments<T> args) {
   using K = StateKernel<T, NT>;
+  using Place = Position<kForward>;
   extern __shared__ __align__(128) unsigned char shared_memory[];
   T* const A = reinterpret_cast<T*>(shared_memory);
   T* const B = A + 2 * K::kA;
@@ -63,30 +65,37 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) state_kernel
   float* const n_parts = n + kTile;  // 2 x 64
   float* const totals = n_parts + 2 * kTile;
 
+  // Blocks of the same head stand side by side: they read the same rows.
   const ChunkSizes& sizes = args.sizes;
   const int thread = static_cast<int>(threadIdx.x);
-  const std::int64_t head = blockIdx.x;
+  const std::int64_t head = blockIdx.x / args.blocks;
+  const int block = static_cast<int>(blockIdx.x % args.blocks);
   const int across = (sizes.DHV - 1) / K::kColumns + 1;
-  const int row0 = static_cast<int>(blockIdx.y) / across * kTile, valid_rows = sizes.DHQK - row0;
-  const int column0 = static_cast<int>(blockIdx.y) % across * K::kColumns, valid_columns = sizes.DHV - column0;
-  const bool owns_n = column0 == 0;
-  const auto inside = [&](int row, int column) { return row < valid_rows && column < valid_columns; };
-  const auto in_state = [&](int row, int column) {
-    return static_cast<std::int64_t>(row0 + row) * sizes.DHV + column0 + column;
-  };
+  const int row0 = block / across * kTile, valid_rows = sizes.DHQK - row0;
+  const int column0 = block % across * K::kColumns, valid_columns = sizes.DHV - column0;
+  const bool owns_n = column0 == 0, owns_row = owns_n && thread < kTile && thread < valid_rows;
   const std::int64_t state_size = static_cast<std::int64_t>(sizes.DHQK) * sizes.DHV;
-
+  const std::int64_t corner = static_cast<std::int64_t>(row0) * sizes.DHV + column0;
+  /// body(x0, x1, offset in the state) for the pairs of this lane that are inside of the state.
   Accumulator<NT> C;
+  const auto for_each_inside = [&](const auto& body) {
+    C.for_each_pair([&](float& x0, float& x1, int row, int column) {
+      if (row < valid_rows && column < valid_columns)
+        body(x0, x1, corner + static_cast<std::int64_t>(row) * sizes.DHV + column);
+    });
+  };
+
   if (args.C_begin != nullptr)
-    C.for_each([&](float& x, int row, int column) {
-      if (inside(row, column)) x = args.C_begin[head * state_size + in_state(row, column)];
+    for_each_inside([&](float& x0, float& x1, std::int64_t at) {
+      const float2 pair = load_pair(args.C_begin + head * state_size + at);
+      x0 = pair.x;
+      x1 = pair.y;
     });
   if (thread < kTile)
-    n[thread] = args.n_begin != nullptr && thread < valid_rows ? args.n_begin[head * sizes.DHQK + row0 + thread] : 0.0f;
+    n[thread] = args.n_begin != nullptr && owns_row ? args.n_begin[head * sizes.DHQK + row0 + thread] : 0.0f;
   __syncthreads();
 
-  Position<kForward> at{kForward ? 0 : sizes.chunks - 1, 0};
-  const auto load = [&](const Position<kForward>& where, int buffer) {
+  const auto load = [&](const Place& where, int buffer) {
     const std::int64_t step = head * sizes.S + where.begin(sizes);
     const int steps = where.steps(sizes);
     load_tile(A + buffer * K::kA, kTile, kTile, args.rows + step * sizes.DHQK + row0, sizes.DHQK, steps, valid_rows);
@@ -94,95 +103,95 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) state_kernel
               valid_columns);
     cp_async_commit();
   };
+  const auto load_gates = [&](const Place& where) {
+    StepGates gates{args.gates.decay[head * sizes.chunks + where.chunk], 0, 0};
+    if (thread < where.steps(sizes) && thread < kTile) {
+      const std::int64_t step = head * sizes.S + where.begin(sizes) + thread;
+      gates.weight = kForward ? args.gates.to_end[step] : sizes.scale * args.gates.past[step];
+      if (!kForward) gates.gamma = args.gamma[step];
+    }
+    return gates;
+  };
+  Place at{kForward ? 0 : sizes.chunks - 1, 0};
   load(at, 0);
+  StepGates gates = load_gates(at);
   for (int buffer = 0; at.exists(sizes); buffer = 1 - buffer) {
+    const Place next = at.next(sizes);
+    const StepGates next_gates = next.exists(sizes) ? load_gates(next) : StepGates{};
     const std::int64_t border = head * sizes.chunks + at.chunk;
-    const std::int64_t first = head * sizes.S + at.chunk * sizes.L;
-    const double M_last = args.gates.M[first + Position<kForward>::length(sizes, at.chunk) - 1];
-    const double entering = args.gates.entering[border];
     if (at.tile == 0) {
-      const float decay = expf(static_cast<float>(entering - M_last));
+      const float decay = gates.decay;
       if (!kForward && args.crossing != nullptr) {
         float sum = 0;
         if (!(sizes.starts_empty && at.chunk == 0)) {
           const T* const before = args.states.C + border * state_size;
-          C.for_each([&](float& x, int row, int column) {
-            if (inside(row, column)) sum += x * to_real(before[in_state(row, column)]);
+          for_each_inside([&](float x0, float x1, std::int64_t offset) {
+            const float2 pair = load_pair(before + offset);
+            sum += x0 * pair.x + x1 * pair.y;
           });
-          if (owns_n && thread < kTile && thread < valid_rows)
-            sum += n[thread] * args.states.n[border * sizes.DHQK + row0 + thread];
+          if (owns_row) sum += n[thread] * args.states.n[border * sizes.DHQK + row0 + thread];
         }
         sum = block_sum(sum, totals);
-        if (thread == 0) args.crossing[border * gridDim.y + blockIdx.y] = decay * sum;
+        if (thread == 0) args.crossing[border * args.blocks + block] = decay * sum;
       }
       if (args.borders.C != nullptr) {
-        T* const copy = args.borders.C + border * state_size;
-        C.for_each([&](float& x, int row, int column) {
-          if (inside(row, column)) copy[in_state(row, column)] = from_real<T>(x);
-        });
-        if (owns_n && thread < kTile && thread < valid_rows)
-          args.borders.n[border * sizes.DHQK + row0 + thread] = n[thread];
+        // through the buffer that is free until the next tile is loaded
+        store_tile(C, B + (1 - buffer) * K::kB, args.borders.C + border * state_size + corner, sizes.DHV, valid_rows,
+                   valid_columns);
+        if (owns_row) args.borders.n[border * sizes.DHQK + row0 + thread] = n[thread];
       }
       C.for_each([&](float& x, int, int) { x *= decay; });
       if (thread < kTile) n[thread] *= decay;
     }
+    if (next.exists(sizes)) load(next, 1 - buffer);
 
-    const int steps = at.steps(sizes);
-    const Position<kForward> next = at.next(sizes);
     if (thread < kTile) {
-      float w = 0, w_n = 0;
-      if (thread < steps) {
-        const std::int64_t step = head * sizes.S + at.begin(sizes) + thread;
-        if (kForward) {
-          w = w_n = expf(static_cast<float>(args.gates.a[step] - M_last));
-        } else {
-          w = sizes.scale * expf(static_cast<float>(entering - args.gates.M[step]));
-          w_n = w * args.gamma[step];
-        }
-      }
-      weight[thread] = w;
-      n_weight[thread] = w_n;
+      weight[thread] = gates.weight;
+      n_weight[thread] = kForward ? gates.weight : gates.weight * gates.gamma;
     }
-    if (next.exists(sizes)) {
-      load(next, 1 - buffer);
+    if (next.exists(sizes))
       cp_async_wait<1>();
-    } else {
+    else
       cp_async_wait<0>();
-    }
     __syncthreads();
 
     T* const rows = A + buffer * K::kA;
-    {  // n from unrounded terms
+    if (owns_n) {  // n from unrounded terms
       const int column = thread % kTile, half = thread / kTile;
       float sum = 0;
+#pragma unroll 8
       for (int t = half * (kTile / 2); t < (half + 1) * (kTile / 2); ++t)
         sum += n_weight[t] * to_real(rows[t * K::kStride + column]);
       n_parts[thread] = sum;
+      __syncthreads();
+      if (thread < kTile) n[thread] += n_parts[thread] + n_parts[kTile + thread];
     }
-    __syncthreads();
-    if (thread < kTile) n[thread] += n_parts[thread] + n_parts[kTile + thread];
     constexpr int kPiece = 16 / sizeof(T);
     for (int piece = thread; piece < kTile * kTile / kPiece; piece += kThreads) {
       const int t = piece / (kTile / kPiece);
       T* const values = rows + t * K::kStride + piece % (kTile / kPiece) * kPiece;
       const float w = weight[t];
 #pragma unroll
-      for (int e = 0; e < kPiece; ++e) values[e] = from_real<T>(w * to_real(values[e]));
+      for (int e = 0; e < kPiece; e += 2) {
+        const float2 pair = load_pair(values + e);
+        store_pair(values + e, w * pair.x, w * pair.y);
+      }
     }
     __syncthreads();
     multiply<T, Layout::transposed, Layout::straight, NT>(C, rows, K::kStride, B + buffer * K::kB, K::kWideStride);
     __syncthreads();
     at = next;
+    gates = next_gates;
   }
 
-  for (float* const end : {args.C_end, args.C_copy})
-    if (end != nullptr)
-      C.for_each([&](float& x, int row, int column) {
-        if (inside(row, column)) end[head * state_size + in_state(row, column)] = x;
-      });
-  if (owns_n && thread < kTile && thread < valid_rows)
-    for (float* const end : {args.n_end, args.n_copy})
-      if (end != nullptr) end[head * sizes.DHQK + row0 + thread] = n[thread];
+  const auto write_end = [&](float* C_end, float* n_end) {
+    if (C_end != nullptr)
+      for_each_inside(
+          [&](float x0, float x1, std::int64_t offset) { store_pair(C_end + head * state_size + offset, x0, x1); });
+    if (n_end != nullptr && owns_row) n_end[head * sizes.DHQK + row0 + thread] = n[thread];
+  };
+  write_end(args.C_end, args.n_end);
+  write_end(args.C_copy, args.n_copy);
 }
 
 template <class T>
@@ -191,8 +200,9 @@ int columns_of_state_block(const ChunkSizes& sizes) {
 }
 
 template <class T, bool kForward>
-void launch_states(const char* name, const StateArguments<T>& args, cudaStream_t stream) {
-  const dim3 grid = grid_of(args.sizes.heads, state_blocks<T>(args.sizes));
+void launch_states(const char* name, StateArguments<T> args, cudaStream_t stream) {
+  args.blocks = state_blocks<T>(args.sizes);
+  const dim3 grid = grid_of(args.sizes.heads * args.blocks);
   if constexpr (sizeof(T) == 2)
     if (columns_of_state_block<T>(args.sizes) == 128) {
       launch(name, state_kernel<T, kForward, 8>, grid, kThreads, StateKernel<T, 8>::kBytes, stream, args);

@@ -25,6 +25,7 @@ enum class Product { h, dq, dk, dv };
 template <class T>
 struct TileArguments {
   ChunkSizes sizes;
+  int across;  ///< blocks across the width of the result
   const T *A, *B, *X;
   const T* rows;  ///< dq: q, dk: k; for inner products with the result
   const T* state;
@@ -71,21 +72,21 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
   float* const sums = row_weight + kTile;
   float* const partial = sums + kTile;  // 2 x 64
 
-  // Which rows: the tiles with the most columns first.
+  // Which rows and columns: blocks that read the same chunk stand side by side, so that it is in the L2 cache for all
+  // but the first; the tiles with the most columns of W first.
   const ChunkSizes& sizes = args.sizes;
-  const int thread = static_cast<int>(threadIdx.x);
-  const std::int64_t all_chunks = sizes.heads * sizes.chunks;
-  const std::int64_t order = blockIdx.x / all_chunks, head_chunk = blockIdx.x % all_chunks;
-  const std::int64_t tile = K::kPast ? sizes.tiles - 1 - order : order;
-  const std::int64_t head = head_chunk / sizes.chunks, chunk = head_chunk % sizes.chunks;
-  const std::int64_t begin = chunk * sizes.L;
-  const std::int64_t n = sizes.S - begin < sizes.L ? sizes.S - begin : sizes.L;
-  const std::int64_t row0 = tile * kTile;
+  const int thread = static_cast<int>(threadIdx.x), part = static_cast<int>(blockIdx.x % args.across);
+  const int order = static_cast<int>(blockIdx.x / args.across % sizes.tiles);
+  const std::int64_t head_chunk = blockIdx.x / args.across / sizes.tiles;
+  const int tile = K::kPast ? sizes.tiles - 1 - order : order;
+  const int chunk = static_cast<int>(head_chunk % sizes.chunks);
+  const int n = min(sizes.L, sizes.S - chunk * sizes.L), row0 = tile * kTile;
   if (row0 >= n) return;
-  const int valid_rows = static_cast<int>(n - row0 < kTile ? n - row0 : kTile);
+  const int valid_rows = min(kTile, n - row0);
   const int depth = K::kOverDHQK ? sizes.DHQK : sizes.DHV, width = K::kOverDHQK ? sizes.DHV : sizes.DHQK;
-  const int column0 = static_cast<int>(blockIdx.y) * K::kColumns, valid_columns = width - column0;
-  const std::int64_t step0 = head * sizes.S + begin;  // the chunk's first step among those of all heads
+  const int column0 = part * K::kColumns, valid_columns = width - column0;
+  // the chunk's first step among those of all heads
+  const std::int64_t step0 = head_chunk / sizes.chunks * sizes.S + chunk * sizes.L;
 
   const T* const A_rows = args.A + (step0 + row0) * depth;
   const double* const a = args.gates.a + step0;
@@ -100,9 +101,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
   double row_a_or_M = 0;
   if (thread < kTile) {
     const bool valid = thread < valid_rows;
+    const std::int64_t step = step0 + row0 + thread;
     row_a_or_M = valid ? (K::kPast ? M : a)[row0 + thread] : 0;
-    const double exponent = K::kPast ? args.gates.entering[head_chunk] - row_a_or_M : row_a_or_M - M[n - 1];
-    row_weight[thread] = valid ? expf(static_cast<float>(exponent)) * (K::kPast ? sizes.scale : 1.0f) : 0.0f;
+    row_weight[thread] = !valid ? 0.0f : K::kPast ? sizes.scale * args.gates.past[step] : args.gates.to_end[step];
     if constexpr (kProduct == Product::dq) row_gamma[thread] = valid ? args.gamma[step0 + row0 + thread] : 0.0f;
   }
   Accumulator<NT> acc;
@@ -133,20 +134,18 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
 
   const auto write_dots = [&](float* to) {
     row_dots(acc, args.rows + (step0 + row0) * width + column0, width, valid_rows, valid_columns, partial, sums);
-    if (thread < valid_rows)
-      to[static_cast<std::int64_t>(blockIdx.y) * sizes.heads * sizes.S + step0 + row0 + thread] = sums[thread];
+    if (thread < valid_rows) to[part * sizes.heads * sizes.S + step0 + row0 + thread] = sums[thread];
   };
   if constexpr (K::kGamma) write_dots(args.dots_state);
 
   // Within the chunk, the tile on the diagonal last.
-  const std::int64_t tiles = (n - 1) / kTile + 1;
+  const int tiles = (n - 1) / kTile + 1;
   float l_parts[2][2] = {};
-  for (std::int64_t step = K::kPast ? tile : tiles - 1 - tile; step >= 0; --step) {
+  for (int step = K::kPast ? tile : tiles - 1 - tile; step >= 0; --step) {
     const bool diagonal = step == 0;
     if constexpr (K::kGamma)
       if (diagonal) write_dots(args.dots_before);
-    const std::int64_t other = K::kPast ? tile - step : tile + step, other0 = other * kTile;
-    const int valid_others = static_cast<int>(n - other0 < kTile ? n - other0 : kTile);
+    const int other0 = (K::kPast ? tile - step : tile + step) * kTile, valid_others = min(kTile, n - other0);
     // Exponents relative to the first M of the later tile, where both terms are small if the weight is not.
     const double origin = M[K::kPast ? row0 : other0];
     if (thread < kTile) {
@@ -169,20 +168,27 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt)
 #pragma unroll
-      for (int nt = 0; nt < 4; ++nt)
+      for (int half = 0; half < 2; ++half) {
+        const int row = Lane::row(mt, half);
+        const float own_term = row_term[row], own_gamma = kProduct == Product::dq ? row_gamma[row] : 0.0f;
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int row = Lane::row(mt, e / 2), column = Accumulator<4>::column(nt) + e % 2;
-          bool counts = row < valid_rows && column < valid_others;
-          if (diagonal) counts = counts && (K::kPast ? column <= row : column >= row);
-          float x = weights.x[mt][nt][e];
-          if constexpr (kProduct == Product::dq) x += row_gamma[row];
-          if constexpr (kProduct == Product::dk) x += column_gamma[column];
-          const float exponent = K::kPast ? column_term[column] - row_term[row] : row_term[row] - column_term[column];
-          x = counts ? sizes.scale * x * exp2f(exponent) : 0.0f;
-          if constexpr (kProduct == Product::h) l_parts[mt][e / 2] += x;
-          W[row * K::kStride + column] = from_real<T>(x);
+        for (int nt = 0; nt < 4; ++nt) {
+          const int column = Accumulator<4>::column(nt);
+          float pair[2];
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            bool counts = row < valid_rows && column + e < valid_others;
+            if (diagonal) counts = counts && (K::kPast ? column + e <= row : column + e >= row);
+            float x = weights.x[mt][nt][2 * half + e];
+            if constexpr (kProduct == Product::dq) x += own_gamma;
+            if constexpr (kProduct == Product::dk) x += column_gamma[column + e];
+            const float exponent = K::kPast ? column_term[column + e] - own_term : own_term - column_term[column + e];
+            pair[e] = counts ? sizes.scale * x * exp2f(exponent) : 0.0f;
+          }
+          if constexpr (kProduct == Product::h) l_parts[mt][half] += pair[0] + pair[1];
+          store_pair(W + row * K::kStride + column, pair[0], pair[1]);
         }
+      }
     __syncthreads();
     multiply<T, Layout::straight, Layout::straight, NT>(acc, W, K::kStride, X, K::kWideStride);
     __syncthreads();
@@ -199,7 +205,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
       if (row < valid_rows) {
         const float l = sums[row] + row_weight[row] * l_state;
         inverse = denominator(args.rule, l, static_cast<float>(args.gates.m[at])).inverse;
-        if (blockIdx.y == 0) args.l[at] = l;
+        if (part == 0) args.l[at] = l;
       }
       row_term[row] = inverse;
     }
@@ -212,10 +218,11 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
 }
 
 template <class T, Product kProduct>
-void launch_tiles(const char* name, const TileArguments<T>& args, cudaStream_t stream) {
+void launch_tiles(const char* name, TileArguments<T> args, cudaStream_t stream) {
   const ChunkSizes& sizes = args.sizes;
   const int width = kProduct == Product::h || kProduct == Product::dv ? sizes.DHV : sizes.DHQK;
-  const dim3 grid = grid_of(sizes.heads * sizes.chunks * sizes.tiles, blocks_across<T>(width));
+  args.across = blocks_across<T>(width);
+  const dim3 grid = grid_of(sizes.heads * sizes.chunks * sizes.tiles * args.across);
   if constexpr (sizeof(T) == 2)
     if (columns_of_block<T>(width) == 128) {
       launch(name, tiles_kernel<T, kProduct, 8>, grid, kThreads, TileKernel<T, kProduct, 8>::kBytes, stream, args);

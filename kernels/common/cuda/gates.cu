@@ -100,29 +100,50 @@ __global__ void chunk_gates_kernel(std::int64_t S, std::int64_t L, bool exp_gate
       gates.a[at] = a;
       gates.M[at] = M;
       gates.m[at] = exp_gate ? b + M : 0;
+      gates.past[at] = expf(static_cast<float>(entering - M));
       if (t == S - 1 && m_last != nullptr && exp_gate) m_last[head] = static_cast<RealOf<T>>(b + M);
     }
     b_before += sum.x;
     M_before = fmax(M_before, max.x);
   }
+  const double M_last = exp_gate ? M_before : -b_before;
+  for (std::int64_t t = begin + threadIdx.x; t < end; t += blockDim.x)  // the steps that this thread has written
+    gates.to_end[head * S + t] = expf(static_cast<float>(gates.a[head * S + t] - M_last));
+  if (threadIdx.x == 0) gates.decay[blockIdx.x] = expf(static_cast<float>(entering - M_last));
 }
 
-// One warp per row: dh.h, the scalars of the row, and g = dh / d.
-template <class T, bool kExact>
+/// Up to 16 bytes of a row, read and written at once.
+template <class T, int kElements>
+struct alignas(kElements * sizeof(T)) Piece {
+  T x[kElements];
+};
+
+// One warp per row: dh.h, the scalars of the row, and g = dh / d; kElements elements a lane at a time.
+template <class T, bool kExact, int kElements>
 __global__ void rows_kernel(std::int64_t rows, std::int64_t DHV, DenominatorRule rule, bool exp_gate,
                             const RealOf<T>* l, const double* m, const T* dh, const T* h, RealOf<T>* inverse,
                             RealOf<T>* gamma, RealOf<T>* dm, T* g) {
   using Real = RealOf<T>;
+  using P = Piece<T, kElements>;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   if (row >= rows) return;
   const int lane = threadIdx.x % 32;
   const Denominator<Real> d = denominator(rule, l[row], static_cast<Real>(m[row]));
   Real product = 0;
-  for (std::int64_t column = lane; column < DHV; column += 32) {
+  for (std::int64_t column = lane * kElements; column < DHV; column += 32 * kElements) {
     const std::int64_t at = row * DHV + column;
-    const Real cotangent = dh != nullptr ? to_real(dh[at]) : Real(0);
-    if (kExact) product += cotangent * (dh != nullptr ? to_real(h[at]) : Real(0));
-    if (g != nullptr) g[at] = from_real<T>(cotangent * d.inverse);
+    P cotangents{}, outputs{};
+    if (dh != nullptr) {
+      cotangents = *reinterpret_cast<const P*>(dh + at);
+      if (kExact) outputs = *reinterpret_cast<const P*>(h + at);
+    }
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      const Real cotangent = dh != nullptr ? to_real(cotangents.x[e]) : Real(0);
+      if (kExact) product += cotangent * (dh != nullptr ? to_real(outputs.x[e]) : Real(0));
+      cotangents.x[e] = from_real<T>(cotangent * d.inverse);
+    }
+    if (g != nullptr) *reinterpret_cast<P*>(g + at) = cotangents;
   }
   if (kExact) product = warp_sum(product);
   if (lane != 0) return;
@@ -252,11 +273,20 @@ void row_cotangents(const Problem& problem, Convention convention, const void* l
   constexpr int kThreads = 256;
   dispatch<double, float, bfloat16, float16>(problem.dtype, [&]<class T>(T) {
     using Real = RealOf<T>;
-    const auto kernel = convention == Convention::exact ? rows_kernel<T, true> : rows_kernel<T, false>;
-    launch("rows_kernel", kernel, grid_of((steps - 1) / (kThreads / 32) + 1), kThreads, 0, stream, steps,
-           problem.shape.DHV, DenominatorRule::of(problem), problem.has_m(), static_cast<const Real*>(l), gates.m,
-           static_cast<const T*>(dh), static_cast<const T*>(h), static_cast<Real*>(rows.inverse),
-           static_cast<Real*>(rows.gamma), static_cast<Real*>(rows.dm), static_cast<T*>(g));
+    constexpr int kMost = 16 / sizeof(T);
+    bool in_pieces = problem.shape.DHV % kMost == 0;
+    for (const void* tensor : {dh, h, static_cast<const void*>(g)})
+      in_pieces = in_pieces && reinterpret_cast<std::uintptr_t>(tensor) % 16 == 0;
+    const auto run = [&](auto kernel) {
+      launch("rows_kernel", kernel, grid_of((steps - 1) / (kThreads / 32) + 1), kThreads, 0, stream, steps,
+             problem.shape.DHV, DenominatorRule::of(problem), problem.has_m(), static_cast<const Real*>(l), gates.m,
+             static_cast<const T*>(dh), static_cast<const T*>(h), static_cast<Real*>(rows.inverse),
+             static_cast<Real*>(rows.gamma), static_cast<Real*>(rows.dm), static_cast<T*>(g));
+    };
+    if (convention == Convention::exact)
+      run(in_pieces ? rows_kernel<T, true, kMost> : rows_kernel<T, true, 1>);
+    else
+      run(in_pieces ? rows_kernel<T, false, kMost> : rows_kernel<T, false, 1>);
   });
 }
 

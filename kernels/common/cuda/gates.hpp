@@ -31,11 +31,16 @@ struct Gates {
   double *a, *M;
   double* m;         ///< m_t; 0 with the sigmoid gate
   double* entering;  ///< m of the step before each chunk (m_0 for the first, -inf if there is no past)
+  // The weights that products with states take, in float32:
+  float* past;    ///< (B,NH,S): exp(entering - M_t)
+  float* to_end;  ///< (B,NH,S): D_last,j = exp(a_j - M_last), last: the last step of j's chunk
+  float* decay;   ///< (B,NH,NC): past of the last step of each chunk
 
   static Gates take(Arena& arena, const Problem& problem, std::int64_t L) {
     const std::int64_t steps = problem.shape.heads() * problem.shape.S;
-    return {arena.take<double>(steps), arena.take<double>(steps), arena.take<double>(steps),
-            arena.take<double>(problem.shape.heads() * chunks_of(problem, L))};
+    const std::int64_t chunks = problem.shape.heads() * chunks_of(problem, L);
+    return {arena.take<double>(steps), arena.take<double>(steps), arena.take<double>(steps), arena.take<double>(chunks),
+            arena.take<float>(steps),  arena.take<float>(steps),  arena.take<float>(chunks)};
   }
 };
 

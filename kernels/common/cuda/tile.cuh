@@ -21,6 +21,26 @@ __host__ __device__ constexpr int stride_of(int columns) {
   return columns + static_cast<int>(16 / sizeof(T));
 }
 
+/// Two neighbours, aligned to their common size, in one access.
+template <class T>
+__device__ inline void store_pair(T* to, float x0, float x1) {
+  if constexpr (sizeof(T) == 2)
+    *reinterpret_cast<std::uint32_t*>(to) = pack2<T>(x0, x1);
+  else
+    *reinterpret_cast<float2*>(to) = make_float2(x0, x1);
+}
+template <class T>
+__device__ inline float2 load_pair(const T* from) {
+  if constexpr (sizeof(T) == 2) {
+    const std::uint32_t bits = *reinterpret_cast<const std::uint32_t*>(from);
+    T pair[2];
+    __builtin_memcpy(pair, &bits, sizeof bits);
+    return make_float2(to_real(pair[0]), to_real(pair[1]));
+  } else {
+    return *reinterpret_cast<const float2*>(from);
+  }
+}
+
 /// Where this lane stands in a result. Lanes hold, for mt < 2 and half < 2, parts of the rows row(mt, half).
 struct Lane {
   static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
@@ -38,6 +58,18 @@ struct Accumulator {
   /// Column of x[.][nt][0] and x[.][nt][2]; the next one of x[.][nt][1] and x[.][nt][3].
   static __device__ int column(int nt) { return first_column() + 8 * nt + 2 * (Lane::lane() % 4); }
 
+  /// body(x of column, x of column + 1, row, column) for every pair of neighbours of this lane; `column` is even.
+  template <class Body>
+  __device__ void for_each_pair(const Body& body) {
+#pragma unroll
+    for (int mt = 0; mt < 2; ++mt)
+#pragma unroll
+      for (int nt = 0; nt < NT; ++nt)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          body(x[mt][nt][2 * half], x[mt][nt][2 * half + 1], Lane::row(mt, half), column(nt));
+  }
+
   /// body(x, row, column) for every element of this lane.
   template <class Body>
   __device__ void for_each(const Body& body) {
@@ -54,14 +86,22 @@ struct Accumulator {
 /// `valid_columns` (a multiple of 8) become zero. `global` has `leading` elements a row, a multiple of 8, and is
 /// aligned to 16 bytes.
 template <class T>
-__device__ void load_tile(T* shared, int rows, int columns, const T* global, std::int64_t leading, int valid_rows,
-                          int valid_columns) {
+__device__ inline void load_tile(T* shared, int rows, int columns, const T* global, std::int64_t leading,
+                                 int valid_rows, int valid_columns) {
   constexpr int kPiece = 16 / sizeof(T);
-  const int pieces = columns / kPiece, stride = stride_of<T>(columns);
-  for (int at = static_cast<int>(threadIdx.x); at < rows * pieces; at += kThreads) {
-    const int row = at / pieces, column = at % pieces * kPiece;
-    const bool valid = row < valid_rows && column < valid_columns;
-    cp_async_16(shared + row * stride + column, valid ? global + row * leading + column : global, valid);
+  const int pieces = columns / kPiece, stride = stride_of<T>(columns);  // pieces divides kThreads
+  const int rows_at_once = kThreads / pieces, column = static_cast<int>(threadIdx.x) % pieces * kPiece;
+  int row = static_cast<int>(threadIdx.x) / pieces;
+  const T* from = global + row * leading + column;
+  T* to = shared + row * stride + column;
+  if (column >= valid_columns) valid_rows = 0;
+#pragma unroll
+  for (int copied = 0; copied < rows; copied += rows_at_once) {
+    const bool valid = row < valid_rows;
+    cp_async_16(to, valid ? from : global, valid);
+    row += rows_at_once;
+    from += rows_at_once * leading;
+    to += rows_at_once * stride;
   }
 }
 
@@ -192,8 +232,8 @@ __device__ void row_dots(Accumulator<NT>& acc, const T* other, std::int64_t lead
       for (int nt = 0; nt < NT; ++nt) {
         const int column = Accumulator<NT>::column(nt);
         if (column >= valid_columns) continue;
-        const T* const pair = other + row * leading + column;
-        parts[mt][half] += acc.x[mt][nt][2 * half] * to_real(pair[0]) + acc.x[mt][nt][2 * half + 1] * to_real(pair[1]);
+        const float2 pair = load_pair(other + row * leading + column);
+        parts[mt][half] += acc.x[mt][nt][2 * half] * pair.x + acc.x[mt][nt][2 * half + 1] * pair.y;
       }
     }
   sum_rows(parts, partial, sums);
@@ -205,7 +245,8 @@ template <class T, int NT>
 __device__ void store_tile(Accumulator<NT>& acc, T* shared, T* global, std::int64_t leading, int valid_rows,
                            int valid_columns) {
   constexpr int kColumns = 16 * NT, kPiece = 16 / sizeof(T), kStride = stride_of<T>(kColumns);
-  acc.for_each([&](float x, int row, int column) { shared[row * kStride + column] = from_real<T>(x); });
+  acc.for_each_pair(
+      [&](float x0, float x1, int row, int column) { store_pair(shared + row * kStride + column, x0, x1); });
   __syncthreads();
   for (int at = static_cast<int>(threadIdx.x); at < kTile * kColumns / kPiece; at += kThreads) {
     const int row = at / (kColumns / kPiece), column = at % (kColumns / kPiece) * kPiece;
