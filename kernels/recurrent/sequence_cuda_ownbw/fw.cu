@@ -78,6 +78,11 @@ struct Tile {
   }
 };
 
+/// Where a thread's part of a state lies.
+struct Place {
+  std::int64_t row, column;  ///< of its first element
+};
+
 /// Rows and columns of C and n that are not there are left out when stored, and 0 when loaded.
 template <class Real>
 __device__ void load_state(const Real* c, const Real* n, std::int64_t DHQK, std::int64_t DHV, const Place& place,

@@ -86,11 +86,6 @@ __device__ inline Real sum_columns(Real (&x)[kColumns], int lane) {
   return x[0];
 }
 
-/// Where a thread's part of a state lies.
-struct Place {
-  std::int64_t row, column;  ///< of its first element
-};
-
 /// `count` elements from `first` on of each of the n rows of x (n, size), as Real, times `factor`; 0 past the end of a
 /// row. `to` is (n, count). The threads of the block share the work.
 template <class T, class Real>
