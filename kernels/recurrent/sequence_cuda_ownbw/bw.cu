@@ -134,16 +134,27 @@ struct Slots {
   __device__ void put(std::int64_t n, const Real (&x)[kRows][kColumns]) const {
 #pragma unroll
     for (int q = 0; q < kQuads; ++q) {
-      const int r = q * 4 / kColumns, c = q * 4 % kColumns;
-      *reinterpret_cast<Quad<Real>*>(quad(n, q)) = {x[r][c], x[r][c + 1], x[r][c + 2], x[r][c + 3]};
+      const Real* const from = &x[q * 4 / kColumns][q * 4 % kColumns];
+      if constexpr (std::is_same_v<Real, double>) {
+        __stcs(reinterpret_cast<double2*>(quad(n, q)), make_double2(from[0], from[1]));
+        __stcs(reinterpret_cast<double2*>(quad(n, q)) + 1, make_double2(from[2], from[3]));
+      } else {
+        __stcs(reinterpret_cast<float4*>(quad(n, q)), make_float4(from[0], from[1], from[2], from[3]));
+      }
     }
   }
   __device__ void get(std::int64_t n, Real (&x)[kRows][kColumns]) const {
 #pragma unroll
     for (int q = 0; q < kQuads; ++q) {
-      const auto four = *reinterpret_cast<const Quad<Real>*>(quad(n, q));
-#pragma unroll
-      for (int c = 0; c < 4; ++c) x[q * 4 / kColumns][q * 4 % kColumns + c] = four.x[c];
+      Real* const to = &x[q * 4 / kColumns][q * 4 % kColumns];
+      if constexpr (std::is_same_v<Real, double>) {
+        const double2 low = __ldcs(reinterpret_cast<const double2*>(quad(n, q)));
+        const double2 high = __ldcs(reinterpret_cast<const double2*>(quad(n, q)) + 1);
+        to[0] = low.x, to[1] = low.y, to[2] = high.x, to[3] = high.y;
+      } else {
+        const float4 four = __ldcs(reinterpret_cast<const float4*>(quad(n, q)));
+        to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+      }
     }
   }
 };
@@ -162,10 +173,12 @@ __device__ Real* element(Real* c, Real* n, std::int64_t DHQK, std::int64_t DHV, 
 template <class T, class Real = RealOf<T>>
 __device__ void stage(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, std::int64_t at, int n,
                       bool with_q) {
-  const int rows = p.cut.rows(), columns = p.cut.columns();
+  const int columns = p.cut.columns();
   stage_gates(tile.F, tile.I, p.gates, at, n);
-  if (with_q) stage_rows(tile.query, p.q + at * p.DHQK, p.DHQK, where.first_row, rows, n, p.scale);
-  stage_rows(tile.key, p.k + at * p.DHQK, p.DHQK, where.first_row, rows, n, Real(1));
+  if (with_q)
+    stage_rows(tile.query, p.q + at * p.DHQK, p.cut, p.DHQK, where.first_row, where.row_thread, where.group, n,
+               p.scale);
+  stage_rows(tile.key, p.k + at * p.DHQK, p.cut, p.DHQK, where.first_row, where.row_thread, where.group, n, Real(1));
   const Real largest = std::is_same_v<Real, double> ? Real(1.7976931348623157e308) : Real(3.4028234663852886e38f);
   for (int index = where.thread; index < n * columns; index += p.cut.threads()) {
     const std::int64_t step = at + index / columns, column = where.first_column + index % columns;
@@ -215,22 +228,21 @@ __device__ void run_ahead(const Sequence<T>& p, const Tile<Real>& tile, const Wh
     for (int t = 0; t < n; ++t) {
       slots.put(first - begin + t, C);
       const Real F = tile.F[t], I = tile.I[t];
-      Real key[kRows], v[kColumns], g[kColumns];
-      load_quads(key, tile.key + t * cut.rows() + where.row_thread * kRows);
+      Real v[kColumns], g[kColumns];
       load_quads(v, tile.v + t * cut.columns() + where.group * kColumns);
       load_quads(g, tile.g + t * cut.columns() + where.group * kColumns);
-      Quad<Real> sums{};
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        key[r] *= I;
+        const int row = cut.row_of(where.row_thread, r);
+        const Real key = I * tile.key[t * cut.rows() + row];
+        Real row_sum = 0;
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) {
-          C[r][c] = F * C[r][c] + key[r] * v[c];
-          sums.x[r] += C[r][c] * g[c];
+          C[r][c] = F * C[r][c] + key * v[c];
+          row_sum += C[r][c] * g[c];
         }
+        tile.row_sums[(t * cut.groups + where.group) * cut.rows() + row] = row_sum;
       }
-      *reinterpret_cast<Quad<Real>*>(tile.row_sums + (t * cut.groups + where.group) * cut.rows() +
-                                     where.row_thread * kRows) = sums;
     }
     __syncthreads();
     add_row_sums(p, tile, where, p.dq_parts, at, n, [&](int) { return p.scale; });
@@ -258,24 +270,24 @@ __device__ void run_back(const Sequence<T>& p, const Tile<Real>& tile, const Whe
       Real before[kRows][kColumns];
       slots.get(first - begin + t, before);
       const Real F = tile.F[t];
-      Real key[kRows], query[kRows], v[kColumns], g[kColumns], column_sums[kColumns] = {}, product = 0;
-      load_quads(key, tile.key + t * cut.rows() + where.row_thread * kRows);
-      load_quads(query, tile.query + t * cut.rows() + where.row_thread * kRows);
+      Real v[kColumns], g[kColumns], column_sums[kColumns] = {}, product = 0;
       load_quads(v, tile.v + t * columns + where.group * kColumns);
       load_quads(g, tile.g + t * columns + where.group * kColumns);
-      Quad<Real> sums{};
 #pragma unroll
-      for (int r = 0; r < kRows; ++r)
+      for (int r = 0; r < kRows; ++r) {
+        const int row = cut.row_of(where.row_thread, r);
+        const Real key = tile.key[t * cut.rows() + row], query = tile.query[t * cut.rows() + row];
+        Real row_sum = 0;
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) {
-          dC[r][c] += query[r] * g[c];
-          column_sums[c] += key[r] * dC[r][c];
-          sums.x[r] += dC[r][c] * v[c];
+          dC[r][c] += query * g[c];
+          column_sums[c] += key * dC[r][c];
+          row_sum += dC[r][c] * v[c];
           product += dC[r][c] * before[r][c];
           dC[r][c] *= F;
         }
-      *reinterpret_cast<Quad<Real>*>(tile.row_sums + (t * cut.groups + where.group) * cut.rows() +
-                                     where.row_thread * kRows) = sums;
+        tile.row_sums[(t * cut.groups + where.group) * cut.rows() + row] = row_sum;
+      }
       const Real sum = sum_columns(column_sums, lane);
       if (lane % 4 == 0) tile.column_sums[(t * cut.warps() + warp) * kColumns + lane / 4] = sum;
       product = cuda::warp_sum(product);
@@ -339,7 +351,7 @@ __global__ void __launch_bounds__(kMaxThreads, std::is_same_v<T, double> ? 1 : 2
       const auto for_each_element = [&](const auto& body) {
 #pragma unroll 1
         for (int index = 0; index < kRows * kColumns; ++index)
-          body(index, where.first_row + where.row_thread * kRows + index / kColumns,
+          body(index, where.first_row + cut.row_of(where.row_thread, index / kColumns),
                where.first_column + where.group * kColumns + index % kColumns);
       };
       for_each_element([&](int index, std::int64_t row, std::int64_t column) {
