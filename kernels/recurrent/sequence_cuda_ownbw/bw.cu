@@ -13,7 +13,7 @@
 //   ahead  from the state that forward kept: writes C_{t-1} of every step to scratch, gives dq
 //   back   with dC, which reads C_{t-1} again: gives dk, dv, dlog_f
 // C and dC are in the registers of the thread that owns these rows and columns (Cut, step.cuh; 4 rows x 8 columns), one
-// of them at a time: dC waits in scratch while the block runs ahead. Nobody else reads what a thread writes there.
+// of them at a time: dC waits in scratch while the block runs ahead.
 // Shared memory, at most 40 KiB: a tile of up to 16 steps of q, k, v, g, gates, and sums of warps and groups.
 // Rounded: dq, dk, dv, di, df, once.
 #include <stdexcept>
@@ -42,7 +42,7 @@ struct Scratch {
   void* d_log_f;   ///< (parts,B,NH,S)
   void* products;  ///< (parts,B,NH,2): <dC, C> after the last step and before the first
   void* dv;        ///< (B,NH,S,DHV), only with several row blocks
-  void* states;    ///< (parts,B,NH,segment + 1) parts of a state of all threads: C_{t-1} of a segment, then dC
+  void* slots;     ///< (B,NH,parts,segment + 2) slots: C_{t-1} of each step of a segment, C, dC
 
   static Scratch take(cuda::Arena& arena, const Problem& problem) {
     const Shape& shape = problem.shape;
@@ -58,8 +58,8 @@ struct Scratch {
     scratch.d_log_f = take_real(arena, problem, parts * steps);
     scratch.products = take_real(arena, problem, parts * heads * 2);
     if (cut.row_blocks > 1) scratch.dv = take_real(arena, problem, steps * shape.DHV);
-    scratch.states =
-        take_real(arena, problem, parts * heads * (segment_length(problem) + 1) * cut.threads() * kRows * kColumns);
+    scratch.slots =
+        take_real(arena, problem, parts * heads * (segment_length(problem) + 2) * cut.threads() * kRows * kColumns);
     return scratch;
   }
 };
@@ -109,49 +109,63 @@ struct Tile {
   }
 };
 
-/// What a block knows of its place.
+/// Where a block is, and which thread of it this is.
 struct Where {
-  int thread, lane, warp, group, row_thread;
+  int thread, group, row_thread;
   std::int64_t head, part;
-  std::int64_t first_row, first_column;  ///< of the block
-  bool first_of_part;                    ///< nothing is there yet to add sums over columns to
-  bool first_rows, last_rows;            ///< whether this is the first, last row block
-  Place place;                           ///< of the thread
+  std::int64_t first_row, first_column;    ///< of the block
+  bool first_slab, first_rows, last_rows;  ///< of the part's slabs, of the row blocks
 };
 
-/// Of a head's state, or its cotangent, given as C (DHQK,DHV) and n; null or outside: zero.
+/// Scratch of a block as slots, each a part of a state for every thread. Only its own thread reads what is in a part.
+/// Within a slot warp by warp, so that quads lie at constant distances and the lanes of a warp side by side.
 template <class Real>
-__device__ Real element(const Real* c, const Real* n, std::int64_t DHQK, std::int64_t DHV, std::int64_t row,
-                        std::int64_t column) {
-  if (row >= DHQK || column > DHV) return Real(0);
-  if (column == DHV) return n == nullptr ? Real(0) : n[row];
-  return c == nullptr ? Real(0) : c[row * DHV + column];
-}
+struct Slots {
+  static constexpr int kQuads = kRows * kColumns / 4;
+  Real* first;  ///< of this thread in slot 0
+  int size;     ///< of a slot
 
-/// The scratch of one thread: slot n of the block's scratch.
-template <class Real>
-__device__ Real* slot(Real* scratch, const Cut& cut, std::int64_t n, int quad, int thread) {
-  return scratch + ((n * (kRows * kColumns / 4) + quad) * cut.threads() + thread) * 4;
-}
+  __device__ Slots(Real* scratch, int threads, int thread)
+      : first(scratch + thread / 32 * (32 * kRows * kColumns) + thread % 32 * 4), size(threads * kRows * kColumns) {}
+  __device__ Real* quad(std::int64_t n, int quad) const { return first + n * size + quad * (32 * 4); }
+  /// Element `index` of the part, row by row.
+  __device__ Real& element(std::int64_t n, int index) const { return quad(n, index / 4)[index % 4]; }
 
-template <class Real>
-__device__ void put(Real* scratch, const Cut& cut, std::int64_t n, int thread, const Real (&x)[kRows][kColumns]) {
+  __device__ void put(std::int64_t n, const Real (&x)[kRows][kColumns]) const {
 #pragma unroll
-  for (int quad = 0; quad < kRows * kColumns / 4; ++quad) {
-    const int r = quad / (kColumns / 4), c = quad % (kColumns / 4) * 4;
-    *reinterpret_cast<Quad<Real>*>(slot(scratch, cut, n, quad, thread)) = {x[r][c], x[r][c + 1], x[r][c + 2],
-                                                                           x[r][c + 3]};
+    for (int q = 0; q < kQuads; ++q) {
+      const Real* const from = &x[q * 4 / kColumns][q * 4 % kColumns];
+      if constexpr (std::is_same_v<Real, double>) {
+        __stcs(reinterpret_cast<double2*>(quad(n, q)), make_double2(from[0], from[1]));
+        __stcs(reinterpret_cast<double2*>(quad(n, q)) + 1, make_double2(from[2], from[3]));
+      } else {
+        __stcs(reinterpret_cast<float4*>(quad(n, q)), make_float4(from[0], from[1], from[2], from[3]));
+      }
+    }
   }
-}
-
-template <class Real>
-__device__ void get(Real* scratch, const Cut& cut, std::int64_t n, int thread, Real (&x)[kRows][kColumns]) {
+  __device__ void get(std::int64_t n, Real (&x)[kRows][kColumns]) const {
 #pragma unroll
-  for (int quad = 0; quad < kRows * kColumns / 4; ++quad) {
-    const auto four = *reinterpret_cast<const Quad<Real>*>(slot(scratch, cut, n, quad, thread));
-#pragma unroll
-    for (int c = 0; c < 4; ++c) x[quad / (kColumns / 4)][quad % (kColumns / 4) * 4 + c] = four.x[c];
+    for (int q = 0; q < kQuads; ++q) {
+      Real* const to = &x[q * 4 / kColumns][q * 4 % kColumns];
+      if constexpr (std::is_same_v<Real, double>) {
+        const double2 low = __ldcs(reinterpret_cast<const double2*>(quad(n, q)));
+        const double2 high = __ldcs(reinterpret_cast<const double2*>(quad(n, q)) + 1);
+        to[0] = low.x, to[1] = low.y, to[2] = high.x, to[3] = high.y;
+      } else {
+        const float4 four = __ldcs(reinterpret_cast<const float4*>(quad(n, q)));
+        to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+      }
+    }
   }
+};
+
+/// The element of a head's state, or its cotangent, given as C (DHQK,DHV) and n; null or outside: null.
+template <class Real>
+__device__ Real* element(Real* c, Real* n, std::int64_t DHQK, std::int64_t DHV, std::int64_t head, std::int64_t row,
+                         std::int64_t column) {
+  if (row >= DHQK || column > DHV) return nullptr;
+  if (column == DHV) return n == nullptr ? nullptr : n + head * DHQK + row;
+  return c == nullptr ? nullptr : c + (head * DHQK + row) * DHV + column;
 }
 
 /// k, v, g and gates of n steps from `at` (an index over all heads); q too if `with_q`. g = dh / d is kept finite: it
@@ -159,10 +173,12 @@ __device__ void get(Real* scratch, const Cut& cut, std::int64_t n, int thread, R
 template <class T, class Real = RealOf<T>>
 __device__ void stage(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, std::int64_t at, int n,
                       bool with_q) {
-  const int rows = p.cut.rows(), columns = p.cut.columns();
+  const int columns = p.cut.columns();
   stage_gates(tile.F, tile.I, p.gates, at, n);
-  if (with_q) stage_rows(tile.query, p.q + at * p.DHQK, p.DHQK, where.first_row, rows, n, p.scale);
-  stage_rows(tile.key, p.k + at * p.DHQK, p.DHQK, where.first_row, rows, n, Real(1));
+  if (with_q)
+    stage_rows(tile.query, p.q + at * p.DHQK, p.cut, p.DHQK, where.first_row, where.row_thread, where.group, n,
+               p.scale);
+  stage_rows(tile.key, p.k + at * p.DHQK, p.cut, p.DHQK, where.first_row, where.row_thread, where.group, n, Real(1));
   const Real largest = std::is_same_v<Real, double> ? Real(1.7976931348623157e308) : Real(3.4028234663852886e38f);
   for (int index = where.thread; index < n * columns; index += p.cut.threads()) {
     const std::int64_t step = at + index / columns, column = where.first_column + index % columns;
@@ -191,83 +207,91 @@ __device__ void add_row_sums(const Sequence<T>& p, const Tile<Real>& tile, const
       for (int group = 0; group < p.cut.groups; ++group) sum += tile.row_sums[(t * p.cut.groups + group) * rows + row];
       sum *= factor(t);
       Real& out = parts[((where.part * p.heads * p.S) + at + t) * p.DHQK + where.first_row + row];
-      out = where.first_of_part ? sum : out + sum;
+      out = where.first_slab ? sum : out + sum;
     }
 }
 
-/// Steps begin, ..., end - 1 of a segment with C, the state before them: keeps C_{t-1}, gives dq.
+/// Steps begin, ..., end - 1 of a segment, from the C in slot p.segment on: keeps C_{t-1} in slot t - begin, gives dq.
+/// Leaves the C after them in slot p.segment.
 template <class T, class Real = RealOf<T>>
-__device__ void run_ahead(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, Real* scratch,
-                          std::int64_t begin, std::int64_t end, Real (&C)[kRows][kColumns]) {
+__device__ void run_ahead(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, const Slots<Real>& slots,
+                          std::int64_t begin, std::int64_t end) {
   const Cut& cut = p.cut;
+  Real C[kRows][kColumns];
+  slots.get(p.segment, C);
   for (std::int64_t first = begin; first < end; first += p.tile) {
     const int n = static_cast<int>(end - first < p.tile ? end - first : p.tile);
     const std::int64_t at = where.head * p.S + first;
     stage(p, tile, where, at, n, false);
     __syncthreads();
+#pragma unroll 1
     for (int t = 0; t < n; ++t) {
-      put(scratch, cut, first - begin + t, where.thread, C);
+      slots.put(first - begin + t, C);
       const Real F = tile.F[t], I = tile.I[t];
-      Real key[kRows], v[kColumns], g[kColumns];
-      load_quads(key, tile.key + t * cut.rows() + where.row_thread * kRows);
+      Real v[kColumns], g[kColumns];
       load_quads(v, tile.v + t * cut.columns() + where.group * kColumns);
       load_quads(g, tile.g + t * cut.columns() + where.group * kColumns);
-      Quad<Real> sums{};
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        key[r] *= I;
+        const int row = cut.row_of(where.row_thread, r);
+        const Real key = I * tile.key[t * cut.rows() + row];
+        Real row_sum = 0;
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) {
-          C[r][c] = F * C[r][c] + key[r] * v[c];
-          sums.x[r] += C[r][c] * g[c];
+          C[r][c] = F * C[r][c] + key * v[c];
+          row_sum += C[r][c] * g[c];
         }
+        tile.row_sums[(t * cut.groups + where.group) * cut.rows() + row] = row_sum;
       }
-      *reinterpret_cast<Quad<Real>*>(tile.row_sums + (t * cut.groups + where.group) * cut.rows() +
-                                     where.row_thread * kRows) = sums;
     }
     __syncthreads();
     add_row_sums(p, tile, where, p.dq_parts, at, n, [&](int) { return p.scale; });
   }
+  slots.put(p.segment, C);
 }
 
-/// The same steps with dC, the cotangent of the state after them from later steps; leaves that of the state before
-/// them.
+/// The same steps with the dC in slot p.segment + 1: the cotangent of the state after them that comes from later steps.
+/// Leaves that of the state before them there.
 template <class T, class Real = RealOf<T>>
-__device__ void run_back(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, Real* scratch,
-                         std::int64_t begin, std::int64_t end, Real (&dC)[kRows][kColumns]) {
+__device__ void run_back(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, const Slots<Real>& slots,
+                         std::int64_t begin, std::int64_t end) {
   const Cut& cut = p.cut;
   const int row_warps = cut.row_warps(), columns = cut.columns();
+  const int lane = where.thread % 32, warp = where.thread / 32;
+  Real dC[kRows][kColumns];
+  slots.get(p.segment + 1, dC);
   for (std::int64_t first = begin + (end - begin - 1) / p.tile * p.tile; first >= begin; first -= p.tile) {
     const int n = static_cast<int>(end - first < p.tile ? end - first : p.tile);
     const std::int64_t at = where.head * p.S + first;
     stage(p, tile, where, at, n, true);
     __syncthreads();
+#pragma unroll 1
     for (int t = n - 1; t >= 0; --t) {
       Real before[kRows][kColumns];
-      get(scratch, cut, first - begin + t, where.thread, before);
+      slots.get(first - begin + t, before);
       const Real F = tile.F[t];
-      Real key[kRows], query[kRows], v[kColumns], g[kColumns], column_sums[kColumns] = {}, product = 0;
-      load_quads(key, tile.key + t * cut.rows() + where.row_thread * kRows);
-      load_quads(query, tile.query + t * cut.rows() + where.row_thread * kRows);
+      Real v[kColumns], g[kColumns], column_sums[kColumns] = {}, product = 0;
       load_quads(v, tile.v + t * columns + where.group * kColumns);
       load_quads(g, tile.g + t * columns + where.group * kColumns);
-      Quad<Real> sums{};
 #pragma unroll
-      for (int r = 0; r < kRows; ++r)
+      for (int r = 0; r < kRows; ++r) {
+        const int row = cut.row_of(where.row_thread, r);
+        const Real key = tile.key[t * cut.rows() + row], query = tile.query[t * cut.rows() + row];
+        Real row_sum = 0;
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) {
-          dC[r][c] += query[r] * g[c];
-          column_sums[c] += key[r] * dC[r][c];
-          sums.x[r] += dC[r][c] * v[c];
+          dC[r][c] += query * g[c];
+          column_sums[c] += key * dC[r][c];
+          row_sum += dC[r][c] * v[c];
           product += dC[r][c] * before[r][c];
           dC[r][c] *= F;
         }
-      *reinterpret_cast<Quad<Real>*>(tile.row_sums + (t * cut.groups + where.group) * cut.rows() +
-                                     where.row_thread * kRows) = sums;
-      const Real sum = sum_columns(column_sums, where.lane);
-      if (where.lane % 4 == 0) tile.column_sums[(t * cut.warps() + where.warp) * kColumns + where.lane / 4] = sum;
+        tile.row_sums[(t * cut.groups + where.group) * cut.rows() + row] = row_sum;
+      }
+      const Real sum = sum_columns(column_sums, lane);
+      if (lane % 4 == 0) tile.column_sums[(t * cut.warps() + warp) * kColumns + lane / 4] = sum;
       product = cuda::warp_sum(product);
-      if (where.lane == 0) tile.products[t * cut.warps() + where.warp] = product;
+      if (lane == 0) tile.products[t * cut.warps() + warp] = product;
     }
     __syncthreads();
     add_row_sums(p, tile, where, p.dk_parts, at, n, [&](int t) { return tile.I[t]; });
@@ -290,10 +314,11 @@ __device__ void run_back(const Sequence<T>& p, const Tile<Real>& tile, const Whe
       for (int w = 0; w < cut.warps(); ++w) sum += tile.products[t * cut.warps() + w];
       sum *= tile.F[t];
       Real& out = p.d_log_f_parts[where.part * p.heads * p.S + at + t];
-      out = where.first_of_part && where.first_rows ? sum : out + sum;
+      out = where.first_slab && where.first_rows ? sum : out + sum;
     }
     __syncthreads();  // I and F are read until here
   }
+  slots.put(p.segment + 1, dC);
 }
 
 template <class T>
@@ -305,68 +330,54 @@ __global__ void __launch_bounds__(kMaxThreads, std::is_same_v<T, double> ? 1 : 2
   const Tile<Real> tile(shared_memory, cut, p.tile);
   Where where{};
   where.thread = static_cast<int>(threadIdx.x);
-  where.lane = where.thread % 32;
-  where.warp = where.thread / 32;
   where.group = where.thread / cut.row_threads;
   where.row_thread = where.thread % cut.row_threads;
   where.head = blockIdx.x / p.parts;
   where.part = blockIdx.x % p.parts;
-  const std::int64_t segments = (p.S - 1) / p.segment + 1, C_size = p.DHQK * p.DHV;
-  const auto of_head = [&](auto* x, std::int64_t size) { return x == nullptr ? nullptr : x + where.head * size; };
-  Real* const scratch = p.scratch + blockIdx.x * (p.segment + 1) * cut.threads() * kRows * kColumns;
+  const Slots<Real> slots(p.scratch + blockIdx.x * (p.segment + 2) * cut.threads() * kRows * kColumns, cut.threads(),
+                          where.thread);
+  const std::int64_t segments = (p.S - 1) / p.segment + 1, C_slot = p.segment, dC_slot = p.segment + 1;
   Real after_product = 0, before_product = 0;
 
   const std::int64_t first_slab = where.part * cut.slabs / p.parts, end_slab = (where.part + 1) * cut.slabs / p.parts;
   for (std::int64_t slab = first_slab; slab < end_slab; ++slab)
     for (std::int64_t row_block = 0; row_block < cut.row_blocks; ++row_block) {
-      where.first_of_part = slab == first_slab;
+      where.first_slab = slab == first_slab;
       where.first_rows = row_block == 0;
       where.last_rows = row_block + 1 == cut.row_blocks;
       where.first_row = row_block * cut.rows();
       where.first_column = slab * cut.columns();
-      where.place = {where.first_row + where.row_thread * kRows, where.first_column + where.group * kColumns};
-      const auto part_of = [&](const Real* c, const Real* n, int r, int x) {
-        return element(of_head(c, C_size), of_head(n, p.DHQK), p.DHQK, p.DHV, where.place.row + r,
-                       where.place.column + x);
+      // body(index, row, column) for each element of the thread's part
+      const auto for_each_element = [&](const auto& body) {
+#pragma unroll 1
+        for (int index = 0; index < kRows * kColumns; ++index)
+          body(index, where.first_row + cut.row_of(where.row_thread, index / kColumns),
+               where.first_column + where.group * kColumns + index % kColumns);
       };
-      Real part[kRows][kColumns];  // C or dC
+      for_each_element([&](int index, std::int64_t row, std::int64_t column) {
+        const Real* const last = element(p.dc_last, p.dn_last, p.DHQK, p.DHV, where.head, row, column);
+        slots.element(dC_slot, index) = last == nullptr ? Real(0) : *last;
+      });
       for (std::int64_t segment = segments - 1; segment >= 0; --segment) {
         const std::int64_t begin = segment * p.segment, end = begin + p.segment < p.S ? begin + p.segment : p.S;
-        const Real* const state = p.states + (where.head * segments + segment) * p.DHQK * (p.DHV + 1);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r)
-#pragma unroll
-          for (int x = 0; x < kColumns; ++x) {
-            const std::int64_t row = where.place.row + r, column = where.place.column + x;
-            part[r][x] = row < p.DHQK && column <= p.DHV ? state[row * (p.DHV + 1) + column] : Real(0);
-          }
-        run_ahead(p, tile, where, scratch, begin, end, part);
-        if (end == p.S) {
-#pragma unroll
-          for (int r = 0; r < kRows; ++r)
-#pragma unroll
-            for (int x = 0; x < kColumns; ++x) {
-              const Real last = part_of(p.dc_last, p.dn_last, r, x);
-              after_product += last * part[r][x];
-              part[r][x] = last;
-            }
-        } else {
-          get(scratch, cut, p.segment, where.thread, part);
-        }
-        run_back(p, tile, where, scratch, begin, end, part);
-        if (begin > 0) put(scratch, cut, p.segment, where.thread, part);
+        const Real* const kept = p.states + (where.head * segments + segment) * p.DHQK * (p.DHV + 1);
+        for_each_element([&](int index, std::int64_t row, std::int64_t column) {
+          slots.element(C_slot, index) = row < p.DHQK && column <= p.DHV ? kept[row * (p.DHV + 1) + column] : Real(0);
+        });
+        run_ahead(p, tile, where, slots, begin, end);
+        if (end == p.S)
+          for_each_element([&](int index, std::int64_t, std::int64_t) {
+            after_product += slots.element(dC_slot, index) * slots.element(C_slot, index);
+          });
+        run_back(p, tile, where, slots, begin, end);
       }
-#pragma unroll
-      for (int r = 0; r < kRows; ++r)
-#pragma unroll
-        for (int x = 0; x < kColumns; ++x) {
-          const std::int64_t row = where.place.row + r, column = where.place.column + x;
-          before_product += part[r][x] * part_of(p.c_initial, p.n_initial, r, x);
-          if (row >= p.DHQK) continue;
-          if (column < p.DHV && p.dc_initial != nullptr)
-            p.dc_initial[where.head * C_size + row * p.DHV + column] = part[r][x];
-          if (column == p.DHV && p.dn_initial != nullptr) p.dn_initial[where.head * p.DHQK + row] = part[r][x];
-        }
+      for_each_element([&](int index, std::int64_t row, std::int64_t column) {
+        const Real cotangent = slots.element(dC_slot, index);
+        const Real* const initial = element(p.c_initial, p.n_initial, p.DHQK, p.DHV, where.head, row, column);
+        if (initial != nullptr) before_product += cotangent * *initial;
+        Real* const out = element(p.dc_initial, p.dn_initial, p.DHQK, p.DHV, where.head, row, column);
+        if (out != nullptr) *out = cotangent;
+      });
     }
 
   after_product = cuda::block_sum(after_product, totals);
@@ -464,7 +475,7 @@ void run(const Problem& problem, const BackwardArgs& args) {
   p.d_log_f_parts = real(scratch.d_log_f);
   p.products = real(scratch.products);
   p.carried_dv = real(scratch.dv);
-  p.scratch = real(scratch.states);
+  p.scratch = real(scratch.slots);
   p.dv = static_cast<T*>(args.dv);
   p.dc_initial = real(given ? args.dc_initial : nullptr);
   p.dn_initial = real(given ? args.dn_initial : nullptr);

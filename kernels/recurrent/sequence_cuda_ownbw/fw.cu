@@ -78,35 +78,45 @@ struct Tile {
   }
 };
 
-/// Rows and columns of C and n that are not there are left out when stored, and 0 when loaded.
+/// Where a thread's part of a state lies: row, row + row_step, ... and column, column + 1, ..., as many as are there.
+struct Place {
+  std::int64_t row, column;
+  int row_step, rows, columns;
+
+  __device__ Place(const Cut& cut, std::int64_t DHQK, std::int64_t DHV, std::int64_t first_row,
+                   std::int64_t first_column)
+      : row(first_row), column(first_column), row_step(cut.row_threads) {
+    const std::int64_t rows_left = DHQK > row ? (DHQK - row - 1) / row_step + 1 : 0, columns_left = DHV - column;
+    rows = static_cast<int>(rows_left < kRows ? rows_left : kRows);
+    columns = static_cast<int>(columns_left < kColumns ? columns_left : kColumns);
+  }
+};
+
+/// Null: zero. What is not there is 0.
 template <class Real>
-__device__ void load_state(const Real* c, const Real* n, std::int64_t DHQK, std::int64_t DHV, const Place& place,
+__device__ void load_state(const Real* c, const Real* n, std::int64_t c_stride, const Place& place,
                            Real (&C)[kRows][kColumns], Real (&N)[kRows]) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const std::int64_t row = place.row + r;
-    N[r] = n != nullptr && row < DHQK ? n[row] : Real(0);
+    const std::int64_t row = place.row + r * place.row_step;
+    N[r] = n != nullptr && r < place.rows ? n[row] : Real(0);
 #pragma unroll
-    for (int x = 0; x < kColumns; ++x) {
-      const std::int64_t column = place.column + x;
-      C[r][x] = c != nullptr && row < DHQK && column < DHV ? c[row * DHV + column] : Real(0);
-    }
+    for (int x = 0; x < kColumns; ++x)
+      C[r][x] = c != nullptr && r < place.rows && x < place.columns ? c[row * c_stride + place.column + x] : Real(0);
   }
 }
 
+/// Null: not wanted.
 template <class Real>
-__device__ void store_state(Real* c, Real* n, std::int64_t c_stride, std::int64_t n_stride, std::int64_t DHQK,
-                            std::int64_t DHV, const Place& place, const Real (&C)[kRows][kColumns],
-                            const Real (&N)[kRows]) {
+__device__ void store_state(Real* c, Real* n, std::int64_t c_stride, std::int64_t n_stride, const Place& place,
+                            const Real (&C)[kRows][kColumns], const Real (&N)[kRows]) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const std::int64_t row = place.row + r;
-    if (row >= DHQK) break;
-    if (n != nullptr) n[row * n_stride] = N[r];
-    if (c == nullptr) continue;
+    const std::int64_t row = place.row + r * place.row_step;
+    if (n != nullptr && r < place.rows) n[row * n_stride] = N[r];
 #pragma unroll
     for (int x = 0; x < kColumns; ++x)
-      if (place.column + x < DHV) c[row * c_stride + place.column + x] = C[r][x];
+      if (c != nullptr && r < place.rows && x < place.columns) c[row * c_stride + place.column + x] = C[r][x];
   }
 }
 
@@ -127,25 +137,29 @@ __global__ void __launch_bounds__(kMaxThreads) sequence_kernel(const Sequence<T>
 
   for (std::int64_t row_block = 0; row_block < cut.row_blocks; ++row_block) {
     const bool first_rows = row_block == 0, last_rows = row_block + 1 == cut.row_blocks;
-    const Place place{row_block * rows + row_thread * kRows, first_column + group * kColumns};
+    const Place place(cut, p.DHQK, p.DHV, row_block * rows + row_thread, first_column + group * kColumns);
     Real C[kRows][kColumns], N[kRows];
-    load_state(of_head(p.c_initial, p.DHQK * p.DHV), of_head(p.n_initial, p.DHQK), p.DHQK, p.DHV, place, C, N);
+    load_state(of_head(p.c_initial, p.DHQK * p.DHV), of_head(p.n_initial, p.DHQK), p.DHV, place, C, N);
 
     std::int64_t segment = 0, until = 0;  // the segment that begins after `until` steps
     for (std::int64_t begin = 0; begin < p.S; begin += p.tile) {
       const int n = static_cast<int>(p.S - begin < p.tile ? p.S - begin : p.tile);
       const std::int64_t at = head * p.S + begin;
       stage_gates(tile.F, tile.I, p.gates, at, n);
-      stage_rows(tile.query, p.q + at * p.DHQK, p.DHQK, row_block * rows, rows, n, p.scale);
-      stage_rows(tile.key, p.k + at * p.DHQK, p.DHQK, row_block * rows, rows, n, Real(1));
-      stage_rows(tile.v, p.v + at * p.DHV, p.DHV, first_column, columns, n, Real(1));
+      stage_rows(tile.query, p.q + at * p.DHQK, cut, p.DHQK, row_block * rows, row_thread, group, n, p.scale);
+      stage_rows(tile.key, p.k + at * p.DHQK, cut, p.DHQK, row_block * rows, row_thread, group, n, Real(1));
+      for (int index = thread; index < n * columns; index += cut.threads()) {
+        const std::int64_t column = first_column + index % columns;
+        tile.v[index] = column < p.DHV ? cuda::to_real(p.v[(at + index / columns) * p.DHV + column]) : Real(0);
+      }
       __syncthreads();
 
+#pragma unroll 1
       for (int t = 0; t < n; ++t) {
         if (until == 0) {
           if (p.states != nullptr) {
             Real* const state = p.states + (head * segments + segment) * state_size;
-            store_state(state, stores_n ? state + p.DHV : nullptr, p.DHV + 1, p.DHV + 1, p.DHQK, p.DHV, place, C, N);
+            store_state(state, stores_n ? state + p.DHV : nullptr, p.DHV + 1, p.DHV + 1, place, C, N);
           }
           ++segment;
           until = p.segment;
@@ -153,12 +167,11 @@ __global__ void __launch_bounds__(kMaxThreads) sequence_kernel(const Sequence<T>
         --until;
         const Real F = tile.F[t], I = tile.I[t];
         Real key[kRows], query[kRows], v[kColumns], numerator[kColumns] = {};
-        load_quads(key, tile.key + t * rows + row_thread * kRows);
-        load_quads(query, tile.query + t * rows + row_thread * kRows);
         load_quads(v, tile.v + t * columns + group * kColumns);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          key[r] *= I;
+          query[r] = tile.query[t * rows + cut.row_of(row_thread, r)];
+          key[r] = I * tile.key[t * rows + cut.row_of(row_thread, r)];
 #pragma unroll
           for (int x = 0; x < kColumns; ++x) {
             C[r][x] = F * C[r][x] + key[r] * v[x];
@@ -204,8 +217,8 @@ __global__ void __launch_bounds__(kMaxThreads) sequence_kernel(const Sequence<T>
           p.carried_numerators[out] = numerator;
       }
     }
-    store_state(of_head(p.c_last, p.DHQK * p.DHV), stores_n ? of_head(p.n_last, p.DHQK) : nullptr, p.DHV, 1, p.DHQK,
-                p.DHV, place, C, N);
+    store_state(of_head(p.c_last, p.DHQK * p.DHV), stores_n ? of_head(p.n_last, p.DHQK) : nullptr, p.DHV, 1, place, C,
+                N);
   }
 }
 

@@ -21,9 +21,10 @@ constexpr int kRows = 4, kColumns = 8;      ///< of the state, in the registers 
 constexpr int kMaxTile = 16;                ///< steps that are in shared memory at a time, at most
 constexpr std::size_t kShared = 40 * 1024;  ///< for them; every device gives 48 KiB without being asked
 
-/// How a state of DHQK rows and any number of columns is cut. A block holds rows() x columns() of it: `row_threads`
-/// threads, whole warps, lie below each other, `groups` of them side by side. More rows than 256 threads hold are
-/// taken one row block after the other.
+/// How a state of DHQK rows and any number of columns is cut. A block holds rows() x columns() of it: `groups` of
+/// `row_threads` threads, whole warps, each of them all rows of kColumns columns. A thread's rows are `row_threads`
+/// apart, so that neighbours read neighbouring q and k. More rows than 256 threads hold are taken one row block after
+/// the other.
 struct Cut {
   int row_threads, groups;
   std::int64_t row_blocks, slabs;
@@ -41,6 +42,8 @@ struct Cut {
   __host__ __device__ int threads() const { return row_threads * groups; }
   __host__ __device__ int rows() const { return kRows * row_threads; }
   __host__ __device__ int columns() const { return kColumns * groups; }
+  /// The n-th row of a thread.
+  __device__ int row_of(int row_thread, int n) const { return n * row_threads + row_thread; }
   __host__ __device__ int row_warps() const { return row_threads / 32; }
   __host__ __device__ int warps() const { return threads() / 32; }
 };
@@ -51,18 +54,15 @@ inline int tile_of(std::int64_t S, std::int64_t reals, std::size_t real_size) {
   return static_cast<int>(std::min(std::max<std::int64_t>(fit, 1), std::min<std::int64_t>(S, kMaxTile)));
 }
 
-/// Four neighbours of a row or column, accessed together.
-template <class Real>
-struct alignas(16) Quad {
-  Real x[4];
-};
-
-/// `count` numbers from `from` in shared memory or scratch, both multiples of 4.
+/// `count` neighbours, a multiple of four, from a multiple of four on in shared memory, 16 bytes at a time.
 template <int count, class Real>
 __device__ inline void load_quads(Real (&to)[count], const Real* from) {
+  struct alignas(16) Quad {
+    Real x[4];
+  };
 #pragma unroll
   for (int n = 0; n < count; n += 4) {
-    const auto quad = *reinterpret_cast<const Quad<Real>*>(from + n);
+    const auto quad = *reinterpret_cast<const Quad*>(from + n);
 #pragma unroll
     for (int m = 0; m < 4; ++m) to[n + m] = quad.x[m];
   }
@@ -86,19 +86,22 @@ __device__ inline Real sum_columns(Real (&x)[kColumns], int lane) {
   return x[0];
 }
 
-/// Where a thread's part of a state lies.
-struct Place {
-  std::int64_t row, column;  ///< of its first element
-};
-
-/// `count` elements from `first` on of each of the n rows of x (n, size), as Real, times `factor`; 0 past the end of a
-/// row. `to` is (n, count). The threads of the block share the work.
+/// The rows of a block, from `first_row` on, of x (n, DHQK), as Real, times `factor`; 0 past the end. `to` is
+/// (n, cut.rows()). A thread requests its kRows elements of a step before it waits for one.
 template <class T, class Real>
-__device__ inline void stage_rows(Real* to, const T* x, std::int64_t size, std::int64_t first, int count, int n,
-                                  Real factor) {
-  for (int t = 0; t < n; ++t)
-    for (int index = static_cast<int>(threadIdx.x); index < count; index += static_cast<int>(blockDim.x))
-      to[t * count + index] = first + index < size ? factor * cuda::to_real(x[t * size + first + index]) : Real(0);
+__device__ inline void stage_rows(Real* to, const T* x, const Cut& cut, std::int64_t DHQK, std::int64_t first_row,
+                                  int row_thread, int group, int n, Real factor) {
+  const std::int64_t left = DHQK - first_row - row_thread;
+  const T* from = x + group * DHQK + first_row + row_thread;
+#pragma unroll 1
+  for (int t = group; t < n; t += cut.groups, from += cut.groups * DHQK) {
+    Real value[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+      value[r] = r * cut.row_threads < left ? cuda::to_real(from[r * cut.row_threads]) : Real(0);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) to[t * cut.rows() + cut.row_of(row_thread, r)] = factor * value[r];
+  }
 }
 
 /// F_t and I_t of n steps. Each step is a chunk of its own (cuda/gates.hpp with L = 1).

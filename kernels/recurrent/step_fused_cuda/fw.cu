@@ -55,16 +55,33 @@ __device__ Decay<Real> decay_of(const Step<T>& step, std::int64_t head) {
   return {exp(past - m), exp(i - m), m};
 }
 
-/// Width elements of C in one access.
-template <class Real, int Width>
-struct alignas(sizeof(Real) * Width) Elements {
-  Real x[Width];
-};
+/// Width elements of C in one access: one, or 16 bytes; marked as not needed again soon. The compiler would split plain
+/// 16-byte stores.
+template <int Width, class Real>
+__device__ inline void load(Real (&x)[Width], const Real* from) {
+  if constexpr (Width == 1) {
+    x[0] = __ldcs(from);
+  } else if constexpr (std::is_same_v<Real, double>) {
+    const double2 two = __ldcs(reinterpret_cast<const double2*>(from));
+    x[0] = two.x, x[1] = two.y;
+  } else {
+    const float4 four = __ldcs(reinterpret_cast<const float4*>(from));
+    x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
+  }
+}
+template <int Width, class Real>
+__device__ inline void store(Real* to, const Real (&x)[Width]) {
+  if constexpr (Width == 1)
+    __stcs(to, x[0]);
+  else if constexpr (std::is_same_v<Real, double>)
+    __stcs(reinterpret_cast<double2*>(to), make_double2(x[0], x[1]));
+  else
+    __stcs(reinterpret_cast<float4*>(to), make_float4(x[0], x[1], x[2], x[3]));
+}
 
 template <class T, int Width>
 __global__ void __launch_bounds__(kThreads) step_kernel(const Step<T> step) {
   using Real = RealOf<T>;
-  using Part = Elements<Real, Width>;
   constexpr int kLanes = kColumns<Real> / Width, kGroups = kThreads / kLanes, kTile = kGroups * kInFlight;
   static_assert(kLanes <= 32 && kTile <= kThreads);
   __shared__ Real query[kTile], key[kTile], numerators[kWarps][kColumns<Real>], l_sums[kWarps];
@@ -82,10 +99,10 @@ __global__ void __launch_bounds__(kThreads) step_kernel(const Step<T> step) {
   for (std::int64_t begin = 0; begin < rows; begin += kTile) {
     const int n = static_cast<int>(rows - begin < kTile ? rows - begin : kTile);
     const std::int64_t at = (origin + begin + group) * step.DHV + column;
-    Part part[kInFlight] = {};
+    Real part[kInFlight][Width] = {};
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u)
-      if (reads && u * kGroups + group < n) part[u] = *reinterpret_cast<const Part*>(step.c_initial + at + u * stride);
+      if (reads && u * kGroups + group < n) load(part[u], step.c_initial + at + u * stride);
     if (begin == 0) {
       decay = decay_of(step, head);
 #pragma unroll
@@ -111,10 +128,10 @@ __global__ void __launch_bounds__(kThreads) step_kernel(const Step<T> step) {
       const int row = u * kGroups + group;
 #pragma unroll
       for (int c = 0; c < Width; ++c) {
-        part[u].x[c] = decay.F * part[u].x[c] + key[row] * value[c];
-        numerator[c] += query[row] * part[u].x[c];
+        part[u][c] = decay.F * part[u][c] + key[row] * value[c];
+        numerator[c] += query[row] * part[u][c];
       }
-      if (writes && row < n) *reinterpret_cast<Part*>(step.c_last + at + u * stride) = part[u];
+      if (writes && row < n) store(step.c_last + at + u * stride, part[u]);
     }
   }
 
