@@ -224,7 +224,8 @@ void add_verify(CLI::App& app, int& status) {
       ->group(captures);
   command
       ->add_option("--expect", options->expect,
-                   "JSON object case -> tensor -> status: succeed if these are the verdicts, exactly")
+                   "JSON object case -> tensor -> status: succeed if these are the verdicts, exactly, and all other "
+                   "cases pass")
       ->needs(files)
       ->group(captures);
   command->add_option("--convention", options->convention,
