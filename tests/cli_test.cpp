@@ -307,13 +307,6 @@ BOOST_FIXTURE_TEST_CASE(a_stored_reference_that_disagrees_is_an_error, Workplace
   for (const Item& item : report("r")) BOOST_CHECK((item.status == Status::ERROR) == (item.tensor == "di"));
 }
 
-BOOST_FIXTURE_TEST_CASE(a_capture_of_another_version_of_our_kernels_is_stale, Workplace) {
-  const fs::path file = make_capture(*this);
-  changed(*this, file, [](Case& c) { c.kernel->attributes["source"] = std::string("mlstm 0.0.0"); });
-  BOOST_TEST(run("verify --captures changed.h5 --report r").status == 1);
-  for (const Item& item : report("r")) BOOST_CHECK(item.status == Status::STALE);
-}
-
 BOOST_FIXTURE_TEST_CASE(reference_keeps_the_file_and_adds_the_solution, Workplace) {
   const fs::path file = make_capture(*this);
   changed(*this, file, [](Case& c) { c.attributes["remark"] = std::string("mine"); });

@@ -16,7 +16,7 @@ using namespace mlstm::verify;
 
 namespace {
 
-const std::vector<std::string> kSuites{"smoke", "standard", "full", "golden"};
+const std::vector<std::string> kSuites{"smoke", "standard", "full", "golden", "captures"};
 
 ProblemSpec spec_of(const std::string& line) { return parse_spec(line); }
 

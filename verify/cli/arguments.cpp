@@ -54,7 +54,10 @@ void require_choice(std::string_view text, std::string_view argument, const std:
 
 void ProblemOptions::add_to(CLI::App& command) {
   const std::string group = "Problems";
-  command.add_option("--suite", suite, "smoke (seconds, the default), standard (minutes), full, or golden (tiny)")
+  command
+      .add_option("--suite", suite,
+                  "smoke (seconds, the default), standard (minutes), full, golden (tiny), or captures (tiny; what "
+                  "data/captures/h100 records: every dtype and gate)")
       ->group(group);
   command.add_option("--dtype", dtypes, "only float64, float32, float16 or bfloat16; several: separated by commas")
       ->delimiter(',')

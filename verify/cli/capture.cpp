@@ -9,6 +9,7 @@
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/report.hpp"
 #include "mlstm/verify/runner.hpp"
+#include "mlstm/verify/source_digest.hpp"
 #include "mlstm/verify/sweep.hpp"
 
 namespace mlstm::cli {
@@ -39,7 +40,7 @@ verify::Case record(const verify::Run& run, const verify::ProblemSpec& spec, ver
   data.operand_dtype = info.operand_dtype;
   data.state_dtype = info.state_dtype;
   data.attributes["source"] = std::string(verify::program_source());
-  data.attributes["device"] = std::string(to_string(info.device));
+  data.attributes["source_sha256"] = verify::source_digest(info.key());
   c.kernel = std::move(data);
   return c;
 }

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <mutex>
+#include <set>
 
 #include "cli.hpp"
 #include "mlstm/parallel_for.hpp"
@@ -116,6 +118,17 @@ std::vector<CaptureFile> find_captures(const std::vector<std::string>& paths, bo
   return files;
 }
 
+/// Says last and aloud which variants have captures that say nothing about the source in the tree.
+void print_stale(const std::vector<Item>& items) {
+  std::map<std::string, std::set<std::string>> cases;
+  for (const Item& item : items)
+    if (item.status == verify::Status::STALE) cases[item.variant].insert(item.case_name);
+  if (cases.empty()) return;
+  fmt::print("\nSTALE CAPTURES: recorded from other source than this tree's. They have to be recorded again:\n");
+  for (const auto& [variant, names] : cases)
+    fmt::print("  {}: {} capture{}\n", variant, names.size(), names.size() > 1 ? "s" : "");
+}
+
 /// Prints what is not as expected; true if nothing is.
 bool meets(const verify::Expectation& expected, const std::vector<Item>& items) {
   for (const Item& item : items)
@@ -177,10 +190,9 @@ int verify_captures(const Options& options) {
     fmt::print(stderr, "{} of {} files hold nothing of a kernel and were not judged\n", without_kernel, files.size());
 
   const std::vector<Item> items = publish(std::move(all), verify::GroupBy::item_case, options.report);
-  if (expected) {
-    const bool as_expected = meets(*expected, items);
-    return unreadable ? kBadArguments : !as_expected ? kFailed : items.empty() ? kNothingJudged : kOk;
-  }
+  const bool as_expected = !expected || meets(*expected, items);
+  print_stale(items);
+  if (expected) return unreadable ? kBadArguments : !as_expected ? kFailed : items.empty() ? kNothingJudged : kOk;
   return unreadable ? kBadArguments : verify::exit_status(items);
 }
 
@@ -212,7 +224,8 @@ void add_verify(CLI::App& app, int& status) {
       ->group(captures);
   command
       ->add_option("--expect", options->expect,
-                   "JSON object case -> tensor -> status: succeed if these are the verdicts, exactly")
+                   "JSON object case -> tensor -> status: succeed if these are the verdicts, exactly, and all other "
+                   "cases pass")
       ->needs(files)
       ->group(captures);
   command->add_option("--convention", options->convention,

@@ -20,7 +20,7 @@ struct Text {
 };
 
 std::string line(std::string_view key, std::string_view value, int indent = 2) {
-  return fmt::format("{:{}}{:<18}{}\n", "", indent, key, value);
+  return fmt::format("{:{}}{:<20} {}\n", "", indent, key, value);
 }
 
 std::string describe(const Attributes& attributes, int indent = 2) {

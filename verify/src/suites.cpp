@@ -148,6 +148,20 @@ Specs golden() {
   return specs;
 }
 
+// Small, for recording what every variant makes of every dtype, gate and convention: states given and not, a ragged
+// last chunk, both orders of DHQK and DHV, sizes that tensor cores take, one step for the variants that take no more.
+Specs captures() {
+  Specs specs;
+  add_lines(specs,
+            {"regime=forget6,S=48,DHQK=16,DHV=24,L=32,eps=0.01,initial_states=1,last_state_cotangents=1",
+             "regime=standard,S=72,DHQK=24,DHV=16,L=32,stabilizer_init=neg_inf",
+             "regime=standard,gate=sigmoid,S=40,DHQK=16,DHV=24,L=32,eps=0.01,initial_states=1,last_state_cotangents=1",
+             "regime=forget6,gate=sigmoid,normalize=0,S=40,DHQK=24,DHV=16,L=32"});
+  for (const std::string gate : {"gate=exp", "gate=sigmoid", "gate=sigmoid,normalize=0"})
+    add_lines(specs, {"regime=forget3,NH=2,S=1,DHQK=16,DHV=24,L=16,eps=0.01,initial_states=1,cotangents=0," + gate});
+  return specs;
+}
+
 template <class T>
 bool admits(const std::vector<T>& wanted, const T& value) {
   return wanted.empty() || std::find(wanted.begin(), wanted.end(), value) != wanted.end();
@@ -176,7 +190,8 @@ Specs specs_of(std::string_view name) {
   if (name == "standard") return standard();
   if (name == "full") return full();
   if (name == "golden") return golden();
-  throw std::invalid_argument(fmt::format("suite is \"{}\"; expected smoke, standard, full or golden", name));
+  if (name == "captures") return captures();
+  throw std::invalid_argument(fmt::format("suite is \"{}\"; expected smoke, standard, full, golden or captures", name));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/report.hpp"
+#include "mlstm/verify/source_digest.hpp"
 #include "mlstm/verify/sweep.hpp"
 
 namespace mlstm::verify {
@@ -49,14 +50,6 @@ std::vector<std::string> disagreeing_tensors(const Case& c, const ReferenceData&
   return tensors;
 }
 
-/// True for a capture that another version of this program made of one of its own variants.
-bool is_stale(const KernelData& kernel) {
-  const auto source = kernel.attributes.find("source");
-  if (source == kernel.attributes.end() || find_kernel(kernel.variant) == nullptr) return false;
-  const auto* text = std::get_if<std::string>(&source->second);
-  return text != nullptr && text->starts_with("mlstm ") && *text != program_source();
-}
-
 }  // namespace
 
 std::vector<Record> judge_capture(const std::filesystem::path& path, const CaptureOptions& options) {
@@ -83,10 +76,10 @@ std::vector<Record> judge_capture(const std::filesystem::path& path, const Captu
         items.back().tensor = "d" + name;
         items.back().note = "a gradient without cotangents cannot be judged";
       }
-    if (is_stale(*c.kernel))
+    if (const std::string reason = why_stale(*c.kernel); !reason.empty())
       for (Item& item : items) {
-        item.note = "made by another version, judged " + std::string(to_string(item.status)) +
-                    (item.note.empty() ? "" : "; " + item.note);
+        item.note =
+            reason + ", judged " + std::string(to_string(item.status)) + (item.note.empty() ? "" : "; " + item.note);
         item.status = Status::STALE;
       }
     if (c.reference)

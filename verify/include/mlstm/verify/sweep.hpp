@@ -125,7 +125,7 @@ struct CaptureOptions {
 };
 
 /// Judges one capture against a reference computed anew; a stored /reference that disagrees by more than the bound of
-/// float64 is an ERROR, and so is a capture of a variant of this program that another version of it made (STALE).
+/// float64 is an ERROR. Everything in a capture that this program recorded from other source is STALE (why_stale).
 /// Empty if the file holds nothing of a kernel and was found in a directory. Throws FileError if it cannot be read.
 std::vector<Record> judge_capture(const std::filesystem::path& path, const CaptureOptions& options);
 
