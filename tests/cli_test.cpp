@@ -96,6 +96,7 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
       {"verify --resume", "--resume needs --report"},
       {"verify --threads -1", "--threads is \"-1\"; expected an integer of at least 0"},
       {"verify --expect e.json", "--captures"},
+      {"verify --repeat -1", "--repeat is \"-1\"; expected an integer of at least 0"},
       {"verify --captures absent.h5", "absent.h5"},
       {"verify --captures not.h5", "not.h5"},
       {"verify --captures" + capture + " --operand-dtype float7", "--operand-dtype is \"float7\"; expected float64"},

@@ -237,6 +237,20 @@ BOOST_AUTO_TEST_CASE(a_result_that_differs_from_run_to_run_is_caught) {
   BOOST_TEST(contains(complaint({count, {}}), "c_last[0,0,0,1] differs from run to run"));
 }
 
+BOOST_AUTO_TEST_CASE(repeats_find_a_result_that_rarely_differs) {
+  int calls = 0;
+  const auto once_wrong = [&](const Problem&, const ForwardArgs& args) { floats(args.h)[6] += ++calls == 4 ? 1 : 0; };
+  const FakeKernel kernel({once_wrong, {}});
+  const Case c = small_case(",dtype=float32");
+  BOOST_CHECK_NO_THROW(run_kernel(kernel, c, Convention::detached, 0));
+  BOOST_TEST(calls == 2);
+  calls = 0;
+  BOOST_CHECK_EXCEPTION(
+      run_kernel(kernel, c, Convention::detached, 5), std::runtime_error,
+      [](const std::runtime_error& error) { return contains(error.what(), "h[0,0,1,2] differs from run to run"); });
+  BOOST_TEST(calls == 4);
+}
+
 BOOST_AUTO_TEST_CASE(an_error_of_the_kernel_names_the_variant) {
   BOOST_TEST(complaint({[](const Problem&, const ForwardArgs&) { throw std::runtime_error("launch failed"); }, {}}) ==
              "chunkwise--native_eigen_ownbw: launch failed");
@@ -256,8 +270,8 @@ BOOST_AUTO_TEST_CASE(what_a_kernel_does_not_declare_is_refused) {
   BOOST_TEST(contains(run(damaged, std::nullopt), "k"));
   BOOST_TEST(unavailable(kernel).empty());
   kernel.change().device = Device::cuda;
-  BOOST_TEST(unavailable(kernel) == "no CUDA device");
-  BOOST_TEST(contains(run(small_case(), std::nullopt), "no CUDA device"));
+  if (const std::string reason = unavailable(kernel); !reason.empty())
+    BOOST_TEST(contains(run(small_case(), std::nullopt), reason));
 }
 
 BOOST_AUTO_TEST_CASE(the_interface_rounds_to_the_kernel_dtype_and_returns_states_on_request) {

@@ -22,7 +22,7 @@ struct Options {
   ProblemOptions problems;
   ThreadsOption threads;
   std::vector<std::string> variants, captures;
-  std::string convention, operand_dtype, expect, report, shard;
+  std::string convention, operand_dtype, expect, report, shard, repeat;
   bool resume = false, require_all = false;
 
   std::optional<Convention> fixed_convention() const {
@@ -63,6 +63,8 @@ int verify_suite(const Options& options) {
   if (options.resume && options.report.empty())
     throw std::invalid_argument("--resume needs --report; expected the directory of the sweep to go on with");
   const int threads = options.threads.value();
+  const std::int64_t repeats =
+      options.repeat.empty() ? verify::SweepOptions{}.repeats : parse_integer(options.repeat, "--repeat", 0);
   const verify::Plan plan = verify::make_plan(select_kernels(options.variants), options.problems.specs(),
                                               options.problems.cases.empty(), options.fixed_convention());
   const std::vector<verify::Unit> units = verify::shard_of(plan, number, count);
@@ -77,6 +79,7 @@ int verify_suite(const Options& options) {
     Progress progress("problems", static_cast<std::int64_t>(units.size()));
     verify::SweepOptions how;
     how.threads = threads;
+    how.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
     how.journal = journal ? &*journal : nullptr;
     how.on_unit_done = [&](const verify::Unit&, const std::vector<Record>& done) {
       progress.advance(count_failures(done));
@@ -219,11 +222,13 @@ void add_verify(CLI::App& app, int& status) {
       command->add_option("--shard", options->shard, "i/n: only part i (from 1) of n; report merge joins them");
   auto* resume =
       command->add_flag("--resume", options->resume, "go on with the interrupted sweep in the --report directory");
+  auto* repeat = command->add_option("--repeat", options->repeat,
+                                     "further runs whose results have to be the same bits, to find races; default 1");
   options->threads.add_to(*command);
   for (const char* name :
        {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case", "--variant"})
     files->excludes(command->get_option(name));
-  files->excludes(shard)->excludes(resume);
+  files->excludes(shard)->excludes(resume)->excludes(repeat);
   command->callback(
       [options, &status] { status = options->captures.empty() ? verify_suite(*options) : verify_captures(*options); });
 }

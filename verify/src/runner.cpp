@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runner_memory.hpp"
@@ -31,33 +33,58 @@ class Buffers {
     return buffers_.emplace(name, std::make_unique<GuardedBuffer>(memory_, name, bytes, fill_)).first->second->data();
   }
 
-  /// A buffer with contents that the kernel must not change.
+  /// A buffer with contents that the kernel must not change. `contents` has to outlive this object.
   const void* add_constant(const std::string& name, const Bytes& contents) {
     void* const address = add(name, contents.size());
     buffers_.at(name)->upload(contents);
-    constants_[name] = contents;
+    constants_[name] = &contents;
     return address;
   }
 
   /// From now on the buffer is constant.
-  void freeze(const std::string& name) { constants_[name] = buffers_.at(name)->download(); }
+  void freeze(const std::string& name) {
+    Bytes& contents = frozen_[name] = buffers_.at(name)->download();
+    constants_[name] = &contents;
+  }
 
-  Bytes contents(const std::string& name) const { return buffers_.at(name)->download(); }
+  /// What the buffer holds, for the last time.
+  Bytes take(const std::string& name) {
+    const auto known = frozen_.find(name);
+    return known != frozen_.end() ? std::move(known->second) : buffers_.at(name)->download();
+  }
 
-  void check() const {
+  /// Waits for the kernel and looks for writes outside its buffers.
+  void check_zones() const {
     memory_.synchronize();
     for (const auto& [name, buffer] : buffers_) buffer->check_zones();
+  }
+
+  void check_constants() const {
     for (const auto& [name, contents] : constants_)
-      if (buffers_.at(name)->download() != contents)
-        throw std::runtime_error(name + " was changed, though it is an input");
+      if (!buffers_.at(name)->holds(*contents)) throw std::runtime_error(name + " was changed, though it is an input");
   }
 
  private:
   DeviceMemory& memory_;
   std::byte fill_;
   std::map<std::string, std::unique_ptr<GuardedBuffer>> buffers_;
-  std::map<std::string, Bytes> constants_;
+  std::map<std::string, Bytes> frozen_;
+  std::map<std::string, const Bytes*> constants_;
 };
+
+/// What all runs read, as it is stored: inputs by name, cotangents by "cotangent of " + name.
+using Packed = std::map<std::string, Bytes>;
+
+std::string cotangent_of(std::string_view output) { return "cotangent of " + std::string(output); }
+
+Packed pack_all(const Case& c, bool backward) {
+  Packed packed;
+  for (const auto& [name, array] : c.inputs) packed[name] = pack(array, storage_dtype(name, c.problem));
+  if (backward)
+    for (const auto& [name, array] : c.cotangents)
+      packed[cotangent_of(name)] = pack(array, storage_dtype(name, c.problem));
+  return packed;
+}
 
 template <class Args>
 void set_inputs(Args& args, const std::map<std::string, const void*>& inputs) {
@@ -78,26 +105,31 @@ void set_inputs(Args& args, const std::map<std::string, const void*>& inputs) {
 /// One forward call and, with a convention, one backward call in fresh memory.
 class Run {
  public:
-  Run(const Kernel& kernel, const Case& c, std::optional<Convention> convention, DeviceMemory& memory, std::byte fill)
-      : kernel_(kernel), case_(c), convention_(convention), memory_(memory), buffers_(memory, fill) {
-    for (const auto& [name, array] : c.inputs)
-      inputs_[name] = buffers_.add_constant(name, pack(array, storage_dtype(name, c.problem)));
+  Run(const Kernel& kernel, const Problem& problem, const Packed& packed, std::optional<Convention> convention,
+      DeviceMemory& memory, std::byte fill)
+      : kernel_(kernel),
+        problem_(problem),
+        packed_(packed),
+        convention_(convention),
+        memory_(memory),
+        buffers_(memory, fill) {
+    for (const std::string& name : input_names(problem)) inputs_[name] = buffers_.add_constant(name, packed.at(name));
   }
 
   Results results() {
     forward();
     if (convention_) backward();
+    buffers_.check_constants();
     Results results;
-    for (const std::string& name : written_) results[name] = buffers_.contents(name);
+    for (const std::string& name : written_) results[name] = buffers_.take(name);
     return results;
   }
 
  private:
   void* add_result(const std::string& name, std::string_view tensor) {
-    const Problem& problem = case_.problem;
     written_.push_back(name);
     return buffers_.add(
-        name, static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem)));
+        name, static_cast<std::size_t>(size_of(tensor, problem_.shape)) * size_of(storage_dtype(tensor, problem_)));
   }
 
   void* add_scratch(const std::string& name, std::size_t bytes) {
@@ -105,25 +137,23 @@ class Run {
   }
 
   void forward() {
-    const Problem& problem = case_.problem;
     ForwardArgs args;
     set_inputs(args, inputs_);
     args.h = add_result("h", "h");
     if (kernel_.info().last_states) {
       args.c_last = add_result("c_last", "c_last");
       args.n_last = add_result("n_last", "n_last");
-      if (problem.has_m()) args.m_last = add_result("m_last", "m_last");
+      if (problem_.has_m()) args.m_last = add_result("m_last", "m_last");
     }
-    if (convention_) args.saved = saved_ = add_scratch("saved", kernel_.saved_size(problem));
-    args.workspace = add_scratch("workspace of forward", kernel_.workspace_size(problem, false));
+    if (convention_) args.saved = saved_ = add_scratch("saved", kernel_.saved_size(problem_));
+    args.workspace = add_scratch("workspace of forward", kernel_.workspace_size(problem_, false));
     args.stream = memory_.stream();
     h_ = args.h;
-    kernel_.forward(problem, args);
-    buffers_.check();
+    kernel_.forward(problem_, args);
+    buffers_.check_zones();
   }
 
   void backward() {
-    const Problem& problem = case_.problem;
     BackwardArgs args;
     args.convention = *convention_;
     set_inputs(args, inputs_);
@@ -132,10 +162,8 @@ class Run {
     if (saved_ != nullptr) buffers_.freeze("saved");
     args.saved = saved_;
     const auto cotangent = [&](const char* output) -> const void* {
-      const auto found = case_.cotangents.find(output);
-      if (found == case_.cotangents.end()) return nullptr;
-      return buffers_.add_constant("cotangent of " + std::string(output),
-                                   pack(found->second, storage_dtype(output, problem)));
+      const auto found = packed_.find(cotangent_of(output));
+      return found == packed_.end() ? nullptr : buffers_.add_constant(found->first, found->second);
     };
     args.dh = cotangent("h");
     args.dc_last = cotangent("c_last");
@@ -146,19 +174,20 @@ class Run {
     args.dv = add_result("dv", "v");
     args.di = add_result("di", "i");
     args.df = add_result("df", "f");
-    if (problem.has_initial_state) {
+    if (problem_.has_initial_state) {
       args.dc_initial = add_result("dc_initial", "c_initial");
       args.dn_initial = add_result("dn_initial", "n_initial");
-      if (problem.has_m()) args.dm_initial = add_result("dm_initial", "m_initial");
+      if (problem_.has_m()) args.dm_initial = add_result("dm_initial", "m_initial");
     }
-    args.workspace = add_scratch("workspace of backward", kernel_.workspace_size(problem, true));
+    args.workspace = add_scratch("workspace of backward", kernel_.workspace_size(problem_, true));
     args.stream = memory_.stream();
-    kernel_.backward(problem, args);
-    buffers_.check();
+    kernel_.backward(problem_, args);
+    buffers_.check_zones();
   }
 
   const Kernel& kernel_;
-  const Case& case_;
+  const Problem& problem_;
+  const Packed& packed_;
   std::optional<Convention> convention_;
   DeviceMemory& memory_;
   Buffers buffers_;
@@ -179,10 +208,13 @@ std::string index_text(std::size_t flat, const std::vector<std::int64_t>& shape)
   return fmt::format("[{}]", fmt::join(index, ","));
 }
 
-/// Throws if the results of two runs with different poison differ; `repeat` runs once more with the first poison, to
-/// tell the reasons apart.
-template <class Repeat>
-void compare(const Results& first, const Results& second, const Problem& problem, Repeat repeat) {
+/// The first element in which two runs differ.
+struct Difference {
+  std::string place;  ///< "dq[0,0,1,0]"
+  bool unwritten;     ///< it holds the first run's poison, and the second's
+};
+
+std::optional<Difference> first_difference(const Results& first, const Results& second, const Problem& problem) {
   for (const auto& [name, bytes] : first) {
     const Bytes& other = second.at(name);
     if (bytes == other) continue;
@@ -195,13 +227,28 @@ void compare(const Results& first, const Results& second, const Problem& problem
                          values.begin() + static_cast<std::ptrdiff_t>((at + 1) * size),
                          [&](std::byte byte) { return byte == fill; });
     };
-    const std::string place = name + index_text(at, shape_of(tensor, problem.shape));
-    if (is_filled(bytes, kNaN) && is_filled(other, kFinite)) throw std::runtime_error(place + " was not written");
-    const Results again = repeat();
-    if (again != first) throw std::runtime_error(place + " differs from run to run");
-    throw std::runtime_error(place + " depends on memory that was not initialised (output, saved data, workspace or " +
-                             "beyond an input)");
+    return Difference{name + index_text(at, shape_of(tensor, problem.shape)),
+                      is_filled(bytes, kNaN) && is_filled(other, kFinite)};
   }
+  return {};
+}
+
+/// The results, the same in 2 + repeats runs. `run` takes the poison.
+template <class RunWith>
+Results consistent_results(const RunWith& run, const Problem& problem, int repeats) {
+  const Results first = run(kNaN);
+  const auto require_repeatable = [&] {
+    if (const auto difference = first_difference(first, run(kNaN), problem))
+      throw std::runtime_error(difference->place + " differs from run to run");
+  };
+  for (int repeat = 0; repeat < repeats; ++repeat) require_repeatable();
+  if (const auto difference = first_difference(first, run(kFinite), problem)) {
+    if (difference->unwritten) throw std::runtime_error(difference->place + " was not written");
+    require_repeatable();
+    throw std::runtime_error(difference->place + " depends on memory that was not initialised (output, saved data, " +
+                             "workspace or beyond an input)");
+  }
+  return first;
 }
 
 void require_supported(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {
@@ -219,22 +266,22 @@ void require_supported(const Kernel& kernel, const Case& c, std::optional<Conven
 
 }  // namespace
 
-std::string unavailable(const Kernel& kernel) {
-  const Device device = kernel.info().device;
-  return memory_of(device) != nullptr ? "" : fmt::format("no {} device", device == Device::cuda ? "CUDA" : "CPU");
-}
+std::string unavailable(const Kernel& kernel) { return unavailable(kernel.info().device); }
 
-KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention, int repeats) {
   validate(c);
   if (c.cotangents.empty()) convention.reset();
   require_supported(kernel, c, convention);
   const VariantInfo& info = kernel.info();
   DeviceMemory& memory = *memory_of(info.device);
-  const auto run = [&](std::byte fill) { return Run(kernel, c, convention, memory, fill).results(); };
+  const Packed packed = pack_all(c, convention.has_value());
+  const auto run = [&](std::byte fill) { return Run(kernel, c.problem, packed, convention, memory, fill).results(); };
   Results results;
   try {
-    results = run(kNaN);
-    compare(results, run(kFinite), c.problem, [&] { return run(kNaN); });
+    static std::mutex one_device;  // runs side by side would compete for its memory
+    std::unique_lock lock(one_device, std::defer_lock);
+    if (info.device == Device::cuda) lock.lock();
+    results = consistent_results(run, c.problem, repeats);
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(info.key() + ": " + error.what());
   }
@@ -248,7 +295,7 @@ KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convent
   if (info.full_precision_rows)
     data.attributes["saved_dtype"] = std::string(to_string(state_dtype_of(c.problem.dtype)));
   if (info.straddling_gate_gradients) data.attributes["gate_gradient"] = std::string("straddling");
-  data.attributes["device"] = std::string(to_string(info.device));
+  data.attributes.merge(memory.description());
   for (const auto& [name, bytes] : results) {
     const std::string tensor = tensor_of(name);
     TensorMap& tensors = tensor == name ? data.outputs : data.gradients;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -22,10 +23,14 @@ class HostMemory final : public DeviceMemory {
     return address;
   }
   void release(void* address) noexcept override { std::free(address); }
+  void fill(void* address, std::byte byte, std::size_t bytes) override {
+    std::memset(address, std::to_integer<int>(byte), bytes);
+  }
   void upload(void* device, const void* host, std::size_t bytes) override { copy(device, host, bytes); }
   void download(void* host, const void* device, std::size_t bytes) override { copy(host, device, bytes); }
   void synchronize() override {}
   void* stream() override { return nullptr; }
+  Attributes description() override { return {{"device", std::string("cpu")}}; }
 
  private:
   static void copy(void* to, const void* from, std::size_t bytes) {
@@ -66,10 +71,19 @@ Array unpack_as(std::span<const std::byte> bytes, const std::vector<std::size_t>
 
 }  // namespace
 
+#ifndef MLSTM_HAVE_CUDA
+const CudaAccess& access_cuda() {
+  static const CudaAccess none{nullptr, "built without CUDA"};
+  return none;
+}
+#endif
+
 DeviceMemory* memory_of(Device device) {
   static HostMemory host;
-  return device == Device::cpu ? &host : nullptr;
+  return device == Device::cpu ? &host : access_cuda().memory;
 }
+
+std::string unavailable(Device device) { return device == Device::cpu ? "" : access_cuda().unavailable; }
 
 GuardedBuffer::GuardedBuffer(DeviceMemory& memory, std::string name, std::size_t bytes, std::byte fill)
     : memory_(memory),
@@ -77,8 +91,7 @@ GuardedBuffer::GuardedBuffer(DeviceMemory& memory, std::string name, std::size_t
       bytes_(bytes),
       fill_(fill),
       base_(static_cast<std::byte*>(memory.allocate(bytes + 2 * kZone))) {
-  const std::vector<std::byte> pattern(bytes + 2 * kZone, fill);
-  memory_.upload(base_, pattern.data(), pattern.size());
+  memory_.fill(base_, fill, bytes + 2 * kZone);
 }
 
 GuardedBuffer::~GuardedBuffer() { memory_.release(base_); }
@@ -92,6 +105,18 @@ std::vector<std::byte> GuardedBuffer::download() const {
   std::vector<std::byte> bytes(bytes_);
   memory_.download(bytes.data(), data(), bytes_);
   return bytes;
+}
+
+bool GuardedBuffer::holds(std::span<const std::byte> bytes) const {
+  if (bytes.size() != bytes_) return false;
+  constexpr std::size_t most = std::size_t{64} << 20;
+  std::vector<std::byte> part(std::min(most, bytes_));
+  for (std::size_t at = 0; at < bytes_; at += most) {
+    const std::size_t n = std::min(most, bytes_ - at);
+    memory_.download(part.data(), base_ + kZone + at, n);
+    if (std::memcmp(part.data(), bytes.data() + at, n) != 0) return false;
+  }
+  return true;
 }
 
 void GuardedBuffer::check_zones() const {

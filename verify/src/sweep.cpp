@@ -39,17 +39,14 @@ Item stopped(const Unit& unit, const Run& run, Status status, const std::string&
   return item;
 }
 
-std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference, int threads) {
+std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference, int threads,
+                            int repeats) {
   try {
-    if (run.kernel->info().device == Device::cuda) {
-      static std::mutex one_device;  // runs side by side would compete for its memory
-      const std::lock_guard lock(one_device);
-      c.kernel = run_kernel(*run.kernel, c, run.convention);
-    } else {
-      c.kernel = run_kernel(*run.kernel, c, run.convention);
-    }
+    c.kernel = run_kernel(*run.kernel, c, run.convention, repeats);
   } catch (const std::runtime_error& error) {
-    return {stopped(unit, run, Status::FAIL, error.what())};
+    std::vector<Item> items{stopped(unit, run, Status::FAIL, error.what())};
+    if (repeats != SweepOptions{}.repeats) items.front().repro += fmt::format(" --repeat {}", repeats);
+    return items;
   } catch (const std::exception& error) {
     return {stopped(unit, run, Status::ERROR, error.what())};
   }
@@ -66,7 +63,7 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   return items;
 }
 
-std::vector<Record> run_unit(const Unit& unit, int threads) {
+std::vector<Record> run_unit(const Unit& unit, int threads, int repeats) {
   std::vector<Record> records;
   if (!unit.unavailable.empty()) {
     records.push_back({stopped(unit, unit.runs.front(), Status::SKIPPED, unit.unavailable), {}, {}, unit.index});
@@ -82,7 +79,7 @@ std::vector<Record> run_unit(const Unit& unit, int threads) {
     options.threads = threads;
     const ReferenceData reference = evaluate_reference(c, options);
     for (; next < unit.runs.size(); ++next)
-      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads)) add(item);
+      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, repeats)) add(item);
   } catch (const std::exception& error) {
     for (; next < unit.runs.size(); ++next) add(stopped(unit, unit.runs[next], Status::ERROR, error.what()));
   }
@@ -118,7 +115,7 @@ std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions
   }
   std::mutex mutex;
   for_each_unit(open, options.threads, [&](const Unit& unit, int threads) {
-    const std::vector<Record> records = run_unit(unit, threads);
+    const std::vector<Record> records = run_unit(unit, threads, options.repeats);
     const std::lock_guard lock(mutex);
     if (options.journal != nullptr) options.journal->append(unit, records);
     all.insert(all.end(), records.begin(), records.end());

@@ -15,10 +15,14 @@ std::string unavailable(const Kernel& kernel);
 
 /// Runs forward and, if `convention` is given and the case has cotangents, backward. Converts to the problem's dtypes,
 /// poisons outputs, saved data and workspace with NaN, surrounds every buffer with red zones and checks them and the
-/// inputs afterwards, runs everything twice with two poison patterns and compares bitwise.
+/// inputs afterwards (in backward, h and the saved data are inputs). Runs everything 2 + `repeats` times, once with
+/// another poison, and compares bitwise. Runs on a GPU take turns; all else may happen at the same time.
 /// Throws std::invalid_argument if the kernel does not support the problem; std::runtime_error naming the buffer for a
-/// write outside it, a damaged input, or a result that depends on the poison or differs from run to run.
-KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention);
+/// write outside it, a damaged input, or a result that depends on the poison or differs from run to run, and for an
+/// error of the device that the kernel caused; other exceptions if the device has no memory left or is out of order.
+/// The attributes of the result say what it ran on (`device`, ...) and what bounds need to know (`saved_dtype`,
+/// `gate_gradient`).
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention, int repeats = 0);
 
 /// What the published interface of mLSTM kernels takes beside the tensors (contract §4), with its defaults.
 struct InterfaceOptions {

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// One block of 128 threads per chunk: scores and dP once; P and dS as operands in shared memory; G summed over the
+// pairs that straddle each gate; then dv, dq and dk in stretches of 128 columns (64 for float32). Rounded to the dtype:
+// P, dS, results; g, C and dC are stored so. All else float32.
+#include "chunkwise/limit_chunk_cuda_ownbw/chunk.cuh"
+#include "common/cuda/straddle.cuh"
+
+namespace mlstm::kernels::chunkwise_limit_chunk_cuda {
+namespace {
+
+template <class T>
+struct Arguments {
+  ChunkSizes sizes;
+  TileInputs<T> in;
+  TileDots dots;
+  float* diagonal;
+  T *dq, *dk, *dv;
+};
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradients_kernel(const Arguments<T> args) {
+  using K = ChunkKernel<T>;
+  static_assert(kTile * kGStride * sizeof(float) <= 2 * K::kStateSlab * sizeof(T));
+  extern __shared__ __align__(128) unsigned char shared_memory[];
+  T* const A = reinterpret_cast<T*>(shared_memory);
+  T* const B = A + 2 * K::kSlab;
+  T* const P = B + 2 * K::kStateSlab;
+  T* const dS = P + K::kSlab;
+  float* const G = reinterpret_cast<float*>(B);
+  float* const row_term = reinterpret_cast<float*>(dS + K::kSlab);
+  float* const column_term = row_term + kTile;
+  float* const past = column_term + kTile;
+  float* const gamma = past + kTile;
+  float* const D_last = gamma + kTile;
+  float* const sums = D_last + kTile;
+  float* const partial = sums + kTile;  // 2 x 64
+
+  const ChunkSizes& sizes = args.sizes;
+  const TileInputs<T>& in = args.in;
+  const int thread = static_cast<int>(threadIdx.x);
+  const ChunkPlace at = ChunkPlace::of_block(sizes);
+  const bool nothing_before = sizes.starts_empty && at.chunk == 0;
+  const bool nothing_after = sizes.ends_unwanted && at.chunk == sizes.chunks - 1;
+  write_gate_terms(in.gates, at, row_term, column_term);
+  if (thread < kTile) {
+    const bool valid = thread < at.steps;
+    const std::int64_t step = at.step0 + thread;
+    past[thread] =
+        valid ? sizes.scale * expf(static_cast<float>(in.gates.entering[at.head_chunk] - in.gates.M[step])) : 0.0f;
+    D_last[thread] = valid ? expf(static_cast<float>(in.gates.a[step] - in.gates.M[at.step0 + at.steps - 1])) : 0.0f;
+    gamma[thread] = valid ? in.gamma[step] : 0.0f;
+  }
+  const auto slabs_of = [&](const T* from, int width) {
+    return [&, from, width](int slab, T* to) { load_rows(to, kTile, from, at, width, slab * kTile); };
+  };
+  const auto nothing = [](int, const T*) {};
+
+  {  // P, dS, and what G gives to the gates
+    Accumulator<4> scores, dP;
+    multiply_slabs<T, Layout::transposed, 4>(scores, sizes.DHQK, A, K::kSlab, B, K::kStateSlab, K::kStride,
+                                             slabs_of(in.q, sizes.DHQK), slabs_of(in.k, sizes.DHQK), nothing);
+    multiply_slabs<T, Layout::transposed, 4>(dP, sizes.DHV, A, K::kSlab, B, K::kStateSlab, K::kStride,
+                                             slabs_of(in.g, sizes.DHV), slabs_of(in.v, sizes.DHV), nothing);
+#pragma unroll
+    for (int mt = 0; mt < 2; ++mt)
+#pragma unroll
+      for (int nt = 0; nt < 4; ++nt)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int row = Lane::row(mt, e / 2), column = Accumulator<4>::column(nt) + e % 2;
+          const bool counts = column <= row && row < at.steps;
+          const float D = counts ? sizes.scale * exp2f(column_term[column] - row_term[row]) : 0.0f;
+          const float weight = counts ? scores.x[mt][nt][e] * D : 0.0f;
+          const float cotangent = dP.x[mt][nt][e] + gamma[row];
+          P[row * K::kStride + column] = from_real<T>(weight);
+          dS[row * K::kStride + column] = from_real<T>(counts ? cotangent * D : 0.0f);
+          G[row * kGStride + column] = counts ? cotangent * weight : 0.0f;
+        }
+    const float sum = straddling_sum(G);
+    if (thread < at.steps) args.diagonal[at.step0 + thread] = sum;
+    __syncthreads();
+  }
+
+  /// One stretch of columns of a result: (A State + add) scaled by rows, then + weights X.
+  const std::int64_t border = at.head_chunk * sizes.DHQK;
+  const auto multiply_weights = [&]<Layout kWeights>(Accumulator<K::NT>& acc, const T* weights, const T* X, int width,
+                                                     int column0) {
+    load_rows(B, K::kColumns, X, at, width, column0);
+    cp_async_commit();
+    cp_async_wait<0>();
+    __syncthreads();
+    multiply<T, kWeights, Layout::straight, K::NT>(acc, weights, K::kStride, B, K::kWideStride);
+    __syncthreads();
+  };
+  const auto write_dots = [&](Accumulator<K::NT>& acc, const T* rows, int column0, float* to, float* also_to) {
+    row_dots(acc, rows + at.step0 * sizes.DHQK + column0, sizes.DHQK, at.steps, sizes.DHQK - column0, partial, sums);
+    const std::int64_t part = column0 / K::kColumns * sizes.heads * sizes.S + at.step0 + thread;
+    if (thread >= at.steps) return;
+    to[part] = sums[thread];
+    if (also_to != nullptr) also_to[part] = sums[thread];
+  };
+
+  for (int column0 = 0; args.dv != nullptr && column0 < sizes.DHV; column0 += K::kColumns) {
+    Accumulator<K::NT> acc;
+    if (!nothing_after) {
+      const T* const dC = in.d_states.C + border * sizes.DHV;
+      multiply_slabs<T, Layout::straight, K::NT>(
+          acc, sizes.DHQK, A, K::kSlab, B, K::kStateSlab, K::kWideStride, slabs_of(in.k, sizes.DHQK),
+          [&](int slab, T* to) { load_state_slab<true, K::kColumns>(to, sizes, dC, slab, column0); }, nothing);
+      acc.for_each([&](float& x, int row, int) { x *= D_last[row]; });
+    }
+    multiply_weights.template operator()<Layout::transposed>(acc, P, in.g, sizes.DHV, column0);
+    store_tile(acc, B, args.dv + at.step0 * sizes.DHV + column0, sizes.DHV, at.steps, sizes.DHV - column0);
+  }
+
+  for (int column0 = 0; column0 < sizes.DHQK; column0 += K::kColumns) {
+    const int valid_columns = sizes.DHQK - column0;
+    Accumulator<K::NT> acc;
+    if (!nothing_before) {
+      const T* const C = in.states.C + border * sizes.DHV;
+      const float* const n = in.states.n + border + column0;
+      multiply_slabs<T, Layout::transposed, K::NT>(
+          acc, sizes.DHV, A, K::kSlab, B, K::kStateSlab, K::kStride, slabs_of(in.g, sizes.DHV),
+          [&](int slab, T* to) { load_state_slab<false, K::kColumns>(to, sizes, C, slab, column0); }, nothing);
+      acc.for_each([&](float& x, int row, int column) {
+        if (column < valid_columns) x = past[row] * (x + gamma[row] * n[column]);
+      });
+    }
+    write_dots(acc, in.q, column0, args.dots.q_state, args.dots.q_before);
+    multiply_weights.template operator()<Layout::straight>(acc, dS, in.k, sizes.DHQK, column0);
+    if (args.dq != nullptr)
+      store_tile(acc, B, args.dq + at.step0 * sizes.DHQK + column0, sizes.DHQK, at.steps, valid_columns);
+  }
+
+  for (int column0 = 0; column0 < sizes.DHQK; column0 += K::kColumns) {
+    const int valid_columns = sizes.DHQK - column0;
+    Accumulator<K::NT> acc;
+    if (!nothing_after) {
+      const T* const dC = in.d_states.C + border * sizes.DHV;
+      const float* const dn = in.d_states.n + border + column0;
+      multiply_slabs<T, Layout::transposed, K::NT>(
+          acc, sizes.DHV, A, K::kSlab, B, K::kStateSlab, K::kStride, slabs_of(in.v, sizes.DHV),
+          [&](int slab, T* to) { load_state_slab<false, K::kColumns>(to, sizes, dC, slab, column0); }, nothing);
+      acc.for_each([&](float& x, int row, int column) {
+        if (column < valid_columns) x = D_last[row] * (x + dn[column]);
+      });
+    }
+    write_dots(acc, in.k, column0, args.dots.k_state, args.dots.k_beyond);
+    multiply_weights.template operator()<Layout::transposed>(acc, dS, in.q, sizes.DHQK, column0);
+    write_dots(acc, in.k, column0, args.dots.k_all, nullptr);
+    if (args.dk != nullptr)
+      store_tile(acc, B, args.dk + at.step0 * sizes.DHQK + column0, sizes.DHQK, at.steps, valid_columns);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void chunk_gradients(const ChunkSizes& sizes, const TileInputs<T>& in, const TileDots& dots, float* diagonal, T* dq,
+                     T* dk, T* dv, cudaStream_t stream) {
+  const Arguments<T> args{sizes, in, dots, diagonal, dq, dk, dv};
+  launch("chunk_gradients_kernel", chunk_gradients_kernel<T>, grid_of(sizes.heads * sizes.chunks), kThreads,
+         ChunkKernel<T>::bytes(2), stream, args);
+}
+
+template void chunk_gradients(const ChunkSizes&, const TileInputs<float>&, const TileDots&, float*, float*, float*,
+                              float*, cudaStream_t);
+template void chunk_gradients(const ChunkSizes&, const TileInputs<bfloat16>&, const TileDots&, float*, bfloat16*,
+                              bfloat16*, bfloat16*, cudaStream_t);
+template void chunk_gradients(const ChunkSizes&, const TileInputs<float16>&, const TileDots&, float*, float16*,
+                              float16*, float16*, cudaStream_t);
+
+}  // namespace mlstm::kernels::chunkwise_limit_chunk_cuda

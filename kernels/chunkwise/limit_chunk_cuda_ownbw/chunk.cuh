@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the forward and the backward kernel of a chunk do alike.
+#pragma once
+
+#include "chunkwise/limit_chunk_cuda_ownbw/variant.hpp"
+#include "common/cuda/chunk_tiles.cuh"
+
+namespace mlstm::kernels::chunkwise_limit_chunk_cuda {
+
+using namespace cuda;
+
+template <class T>
+struct ChunkKernel {
+  static constexpr int NT = sizeof(T) == 2 ? 8 : 4;
+  static constexpr int kColumns = 16 * NT;  ///< of a result at a time
+  static constexpr int kStride = stride_of<T>(kTile), kWideStride = stride_of<T>(kColumns);
+  static constexpr int kSlab = kTile * kStride, kX = kTile * kWideStride;
+  static constexpr int kStateSlab = kX > kColumns* kStride ? kX : kColumns* kStride;
+  // Shared memory: two slabs of A | two slabs of the second operand, or X | weights (forward: P; backward: P, dS) |
+  // scalars of rows.
+  static constexpr int kFloats = 8 * kTile;
+  static constexpr std::size_t bytes(int weights) {
+    return (2 * kSlab + 2 * kStateSlab + weights * kSlab) * sizeof(T) + kFloats * sizeof(float);
+  }
+};
+
+/// Where the block's chunk is.
+struct ChunkPlace {
+  std::int64_t head_chunk, chunk, step0;  ///< step0: its first step among those of all heads
+  int steps;
+
+  static __device__ ChunkPlace of_block(const ChunkSizes& sizes) {
+    const std::int64_t head = blockIdx.x / sizes.chunks, chunk = blockIdx.x % sizes.chunks;
+    const std::int64_t rest = sizes.S - chunk * sizes.L;
+    return {static_cast<std::int64_t>(blockIdx.x), chunk, head * sizes.S + chunk * sizes.L,
+            static_cast<int>(rest < sizes.L ? rest : sizes.L)};
+  }
+};
+
+/// Exponents of D relative to the chunk's first M, in units of log(2): D_tj = exp2(column_term[j] - row_term[t]).
+/// Thread t < 64 writes those of step t.
+__device__ inline void write_gate_terms(const Gates& gates, const ChunkPlace& at, float* row_term, float* column_term) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread >= kTile) return;
+  const bool valid = thread < at.steps;
+  const double origin = gates.M[at.step0];
+  row_term[thread] = valid ? static_cast<float>((gates.M[at.step0 + thread] - origin) * kLog2E) : 0.0f;
+  column_term[thread] = valid ? static_cast<float>((gates.a[at.step0 + thread] - origin) * kLog2E) : 0.0f;
+}
+
+/// Starts copying columns column0... of the chunk's rows.
+template <class T>
+__device__ void load_rows(T* to, int columns, const T* from, const ChunkPlace& at, int width, int column0) {
+  load_tile(to, kTile, columns, from + at.step0 * width + column0, width, at.steps, width - column0);
+}
+
+}  // namespace mlstm::kernels::chunkwise_limit_chunk_cuda

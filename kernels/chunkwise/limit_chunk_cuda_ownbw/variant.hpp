@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Chunkwise mLSTM whose chunks fit one block: L <= 64 (contract §2, §3).
+//
+//   P = (s q kᵀ)∘D    l = Σ_j P_j + s past∘(q n)    h = (P v + s past∘(q C)) / d
+//   dP = g vᵀ + γ     dS = s dP∘D     G = dP∘P
+//   dq = dS k + s past∘(g Cᵀ + γ n)    dk = dSᵀ q + D_last∘(v dCᵀ + dn)    dv = Pᵀ g + D_last∘(k dC)
+//
+// The idea: one block has a whole chunk, so P, dP and G are made once for all results of the chunk (tiled variants make
+// them for every 128 columns of every result), and one kernel gives dq, dk, dv and what di and df need. The price is a
+// state in memory every L steps.
+#pragma once
+
+#include "common/cuda/chunk_pass.hpp"
+#include "mlstm/kernel.hpp"
+
+namespace mlstm::kernels::chunkwise_limit_chunk_cuda {
+
+constexpr std::int64_t kLargestChunk = 64;
+
+/// The two kernels of the variant (cuda::ChunkKernels); sizes.L <= 64.
+template <class T>
+void chunk_h(const Problem& problem, const cuda::ChunkSizes& sizes, const T* q, const T* k, const T* v,
+             const cuda::Gates& gates, const cuda::ChunkStates<T>& states, T* h, float* l, cudaStream_t stream);
+template <class T>
+void chunk_gradients(const cuda::ChunkSizes& sizes, const cuda::TileInputs<T>& in, const cuda::TileDots& dots,
+                     float* diagonal, T* dq, T* dk, T* dv, cudaStream_t stream);
+
+}  // namespace mlstm::kernels::chunkwise_limit_chunk_cuda

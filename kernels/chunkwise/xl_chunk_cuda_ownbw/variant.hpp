@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Chunkwise mLSTM with chunks larger than a tile (contract §2, §3; tiled flash linear attention, arXiv 2503.14376).
+//
+// The idea: chunks are as long as one likes, so that few states go through memory, and within a chunk the L x L weights
+// are made and used tile by tile (64 x 64), as in flash attention. The recurrence over chunks takes several steps of 64
+// for each state that it writes.
+//
+//   states   common/cuda/chunk_states.hpp     one block per 64 x 128 of C and head, float32 in registers
+//   h        common/cuda/chunk_tiles.hpp      one block per 64 steps x 128 columns
+//   dq dk dv the same kernel with other operands
+//   di df    common/cuda/chunk_gate_sums.hpp
+//
+// Memory beside inputs and outputs: O(S) and, in each direction, one state in the dtype every L steps; nothing of size
+// L x L. Work within chunks grows with L, through the states with 1/L.
+#pragma once
+
+#include "mlstm/kernel.hpp"
+
+namespace mlstm::kernels::chunkwise_xl_chunk_cuda {
+
+void forward(const Problem&, const ForwardArgs&);
+void backward(const Problem&, const BackwardArgs&);
+
+}  // namespace mlstm::kernels::chunkwise_xl_chunk_cuda

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/cuda/chunk_pass.hpp"
+
+#include "common/cuda/launch.hpp"
+#include "common/cuda/variant.hpp"
+
+namespace mlstm::kernels::cuda {
+namespace {
+
+/// Bytes that take() of a layout hands out for the problem's dtype.
+template <template <class> class Layout>
+std::size_t bytes_of(const Problem& problem, std::int64_t L) {
+  const ChunkSizes sizes = ChunkSizes::of(problem, L);
+  Arena arena(nullptr);
+  dispatch<float, bfloat16, float16>(problem.dtype, [&]<class T>(T) { Layout<T>::take(arena, problem, sizes); });
+  return arena.size();
+}
+
+cudaStream_t stream_of(const void* stream) { return static_cast<cudaStream_t>(const_cast<void*>(stream)); }
+
+void require_pointer(const char* name, const void* pointer) {
+  if (pointer == nullptr) throw std::invalid_argument(std::string(name) + " is null; expected a device pointer");
+}
+
+/// The tensors that are copied in pieces of 16 bytes.
+template <class Args>
+void require_tensors(const Problem& problem, const Args& args) {
+  require_inputs(problem, args);
+  require_aligned("q", args.q);
+  require_aligned("k", args.k);
+  require_aligned("v", args.v);
+  require_aligned("h", args.h);
+}
+
+template <class T>
+void tiled_gradients(const ChunkSizes& sizes, const TileInputs<T>& in, const TileDots& dots, float* diagonal, T* dq,
+                     T* dk, T* dv, cudaStream_t stream) {
+  tiles_dq(sizes, in, dots, dq, stream);
+  tiles_dk(sizes, in, dots, dk, stream);
+  if (dv != nullptr) tiles_dv(sizes, in, dv, stream);
+  diagonal_gate_sums(sizes, in, diagonal, stream);
+}
+
+}  // namespace
+
+std::size_t chunk_saved_size(const Problem& problem, std::int64_t L) { return bytes_of<SavedChunks>(problem, L); }
+
+std::size_t chunk_workspace_size(const Problem& problem, std::int64_t L, bool backward) {
+  // A forward call without `saved` keeps the same things in its workspace.
+  return backward ? bytes_of<ChunkScratch>(problem, L) : bytes_of<SavedChunks>(problem, L);
+}
+
+template <class T>
+ChunkKernels<T> tiled_kernels() {
+  return {tiles_h<T>, tiled_gradients<T>};
+}
+
+template <class T>
+void chunk_forward(const Problem& problem, std::int64_t L, const ForwardArgs& args, const ChunkKernels<T>& kernels) {
+  require_tensors(problem, args);
+  require_pointer("h", args.h);
+  const ChunkSizes sizes = ChunkSizes::of(problem, L);
+  const void* const memory = args.saved != nullptr ? args.saved : args.workspace;
+  require_pointer(args.saved != nullptr ? "saved" : "workspace", memory);
+  Arena arena(memory);
+  const SavedChunks<T> saved = SavedChunks<T>::take(arena, problem, sizes);
+  const cudaStream_t stream = stream_of(args.stream);
+  scan_gates(problem, sizes.L, args.i, args.f, args.m_initial, saved.gates, args.m_last, stream);
+
+  const bool borders = sizes.chunks > 1 || problem.has_initial_state;
+  const bool last = args.c_last != nullptr || args.n_last != nullptr || args.saved != nullptr;
+  if (borders || last) {
+    StateForward<T> states{};
+    states.k = static_cast<const T*>(args.k);
+    states.v = static_cast<const T*>(args.v);
+    if (problem.has_initial_state) {
+      states.c_initial = static_cast<const float*>(args.c_initial);
+      states.n_initial = static_cast<const float*>(args.n_initial);
+    }
+    states.c_last = static_cast<float*>(args.c_last);
+    states.n_last = static_cast<float*>(args.n_last);
+    if (args.saved != nullptr) {
+      states.c_end = saved.c_end;
+      states.n_end = saved.n_end;
+    }
+    if (borders) states.states = saved.states;
+    states_forward(sizes, saved.gates, states, stream);
+  }
+  kernels.h(problem, sizes, static_cast<const T*>(args.q), static_cast<const T*>(args.k), static_cast<const T*>(args.v),
+            saved.gates, saved.states, static_cast<T*>(args.h), saved.l, stream);
+}
+
+template <class T>
+void chunk_backward(const Problem& problem, std::int64_t L, const BackwardArgs& args, const ChunkKernels<T>& kernels) {
+  require_tensors(problem, args);
+  require_pointer("saved", args.saved);
+  require_pointer("workspace", args.workspace);
+  if (args.convention == Convention::exact && args.dh != nullptr) require_pointer("h", args.h);
+  require_aligned("dq", args.dq);
+  require_aligned("dk", args.dk);
+  require_aligned("dv", args.dv);
+  ChunkSizes sizes = ChunkSizes::of(problem, L);
+  sizes.ends_unwanted = args.dc_last == nullptr && args.dn_last == nullptr;
+  Arena saved_arena(args.saved), scratch_arena(args.workspace);
+  const SavedChunks<T> saved = SavedChunks<T>::take(saved_arena, problem, sizes);
+  const ChunkScratch<T> scratch = ChunkScratch<T>::take(scratch_arena, problem, sizes);
+  const cudaStream_t stream = stream_of(args.stream);
+  row_cotangents(problem, args.convention, saved.l, saved.gates, args.dh, args.h, scratch.rows, scratch.g, stream);
+
+  const bool borders = sizes.chunks > 1 || problem.has_initial_state || !sizes.ends_unwanted;
+  StateBackward<T> states{};
+  if (borders) {
+    states.q = static_cast<const T*>(args.q);
+    states.g = scratch.g;
+    states.gamma = static_cast<const float*>(scratch.rows.gamma);
+    states.dc_last = static_cast<const float*>(args.dc_last);
+    states.dn_last = static_cast<const float*>(args.dn_last);
+    if (problem.has_initial_state) {
+      states.dc_initial = args.dc_initial != nullptr ? static_cast<float*>(args.dc_initial) : scratch.dc_initial;
+      states.dn_initial = args.dn_initial != nullptr ? static_cast<float*>(args.dn_initial) : scratch.dn_initial;
+    }
+    states.states = saved.states;
+    states.d_states = scratch.d_states;
+    states.crossing = scratch.crossing;
+    states_backward(sizes, saved.gates, states, stream);
+  }
+
+  const TileInputs<T> in{static_cast<const T*>(args.q),
+                         static_cast<const T*>(args.k),
+                         static_cast<const T*>(args.v),
+                         scratch.g,
+                         saved.gates,
+                         static_cast<const float*>(scratch.rows.gamma),
+                         saved.states,
+                         scratch.d_states};
+  kernels.gradients(sizes, in, scratch.dots, scratch.diagonal, static_cast<T*>(args.dq), static_cast<T*>(args.dk),
+                    static_cast<T*>(args.dv), stream);
+  const GateSums sums{scratch.dots,     blocks_across<T>(sizes.DHQK),         scratch.diagonal,
+                      scratch.crossing, borders ? state_blocks<T>(sizes) : 0, scratch.later};
+  gate_sums(sizes, sums, scratch.d_log_i, scratch.d_log_f, stream);
+
+  GateCotangents cotangents{scratch.d_log_i, scratch.d_log_f, nullptr, nullptr};
+  const std::int64_t state = static_cast<std::int64_t>(sizes.DHQK) * sizes.DHV;
+  if (problem.has_m() && args.convention == Convention::exact) {
+    if (!sizes.ends_unwanted) {
+      dot_per_head(problem, args.dc_last, saved.c_end, state, args.dn_last, saved.n_end, sizes.DHQK,
+                   scratch.after_product, stream);
+      cotangents.after_product = scratch.after_product;
+    }
+    if (problem.has_initial_state && args.dm_initial != nullptr) {
+      dot_per_head(problem, states.dc_initial, args.c_initial, state, states.dn_initial, args.n_initial, sizes.DHQK,
+                   scratch.before_product, stream);
+      cotangents.before_product = scratch.before_product;
+    }
+  }
+  finish_gates(problem, args, saved.gates, scratch.rows.dm, cotangents, stream);
+}
+
+#define MLSTM_INSTANTIATE(T)                                                                             \
+  template ChunkKernels<T> tiled_kernels<T>();                                                           \
+  template void chunk_forward(const Problem&, std::int64_t, const ForwardArgs&, const ChunkKernels<T>&); \
+  template void chunk_backward(const Problem&, std::int64_t, const BackwardArgs&, const ChunkKernels<T>&);
+MLSTM_INSTANTIATE(float)
+MLSTM_INSTANTIATE(bfloat16)
+MLSTM_INSTANTIATE(float16)
+#undef MLSTM_INSTANTIATE
+
+}  // namespace mlstm::kernels::cuda
