@@ -132,8 +132,8 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
 }
 
 BOOST_FIXTURE_TEST_CASE(help_is_no_error, Workplace) {
-  for (const char* command :
-       {"", "list", "reference", "verify", "capture", "gradcheck", "fixtures", "fixtures generate", "report"}) {
+  for (const char* command : {"", "list", "reference", "verify", "capture", "gradcheck", "fixtures",
+                              "fixtures generate", "report", "bench"}) {
     const Result result = run(std::string(command) + " --help");
     BOOST_TEST(result.status == 0);
     BOOST_TEST(contains(result.out, "--help"));

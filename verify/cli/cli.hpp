@@ -28,6 +28,7 @@ void add_capture(CLI::App& app, int& status);
 void add_gradcheck(CLI::App& app, int& status);
 void add_fixtures(CLI::App& app, int& status);
 void add_report(CLI::App& app, int& status);
+void add_bench(CLI::App& app, int& status);
 
 /// Prints "mlstm: <message>" as one line on stderr.
 void print_error(std::string_view message);

@@ -159,20 +159,6 @@ bool regime_admitted(const std::vector<std::string>& patterns, const std::string
          });
 }
 
-Shape parse_shape(const std::string& text) {
-  Shape shape;
-  std::int64_t* const extents[] = {&shape.B, &shape.NH, &shape.S, &shape.DHQK, &shape.DHV};
-  const char *position = text.data(), *const end = text.data() + text.size();
-  for (std::int64_t* const extent : extents) {
-    const auto [next, error] = std::from_chars(position, end, *extent);
-    const bool last = extent == extents[4];
-    if (error != std::errc{} || *extent < 1 || (last ? next != end : next == end || *next != ','))
-      throw std::invalid_argument("shape is \"" + text + "\"; expected five positive integers B,NH,S,DHQK,DHV");
-    position = next + 1;
-  }
-  return shape;
-}
-
 void check_regimes(const std::vector<std::string>& patterns) {
   for (const std::string& pattern : patterns) {
     std::string known;
@@ -194,6 +180,20 @@ Specs specs_of(std::string_view name) {
 }
 
 }  // namespace
+
+Shape parse_shape(const std::string& text, const std::string& argument) {
+  Shape shape;
+  std::int64_t* const extents[] = {&shape.B, &shape.NH, &shape.S, &shape.DHQK, &shape.DHV};
+  const char *position = text.data(), *const end = text.data() + text.size();
+  for (std::int64_t* const extent : extents) {
+    const auto [next, error] = std::from_chars(position, end, *extent);
+    const bool last = extent == extents[4];
+    if (error != std::errc{} || *extent < 1 || (last ? next != end : next == end || *next != ','))
+      throw std::invalid_argument(argument + " is \"" + text + "\"; expected five positive integers B,NH,S,DHQK,DHV");
+    position = next + 1;
+  }
+  return shape;
+}
 
 std::vector<ProblemSpec> suite(std::string_view name, const Selection& selection) {
   check_regimes(selection.regimes);

@@ -56,6 +56,9 @@ struct Selection {
   std::optional<std::uint64_t> seed;  ///< replaces the suite's seeds
 };
 
+/// "B,NH,S,DHQK,DHV" as a shape. Throws std::invalid_argument that names `argument`.
+Shape parse_shape(const std::string& text, const std::string& argument = "shape");
+
 /// "smoke" (seconds), "standard" (minutes), "full", or "golden" (small enough for extended precision). Throws
 /// std::invalid_argument for another name or an unknown regime.
 std::vector<ProblemSpec> suite(std::string_view name, const Selection& = {});
