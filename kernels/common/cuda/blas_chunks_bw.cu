@@ -2,16 +2,19 @@
 // Backward pass of a chain of chunks with cuBLAS (common/cuda/blas_chunks.hpp). With C, n the state before a chunk and
 // dC, dn the cotangent of the state after it, g = dh/d, gamma_t the cotangent of l_t:
 //
-//   scores = q kᵀ,  dA = dh vᵀ       GEMMs        dP = dA/d + gamma,  P = s scores∘D,  G = dP∘P,  dS = s dP∘D
-//   added_c = (s past∘q)ᵀ g          GEMM         dC_{c-1} = past_last dC_c + added_c   scan from the last chunk, dn
-//   too dq = s past∘(dh Cᵀ/d + gamma nᵀ) + dS k       dk = D_last∘(v dCᵀ + dn) + dSᵀ q      dv = D_last∘(k dC) + Pᵀ g
+//   scores = q kᵀ,  dA = dh vᵀ    GEMMs     dP = dA/d + gamma,  P = s scores∘D,  G = dP∘P,  dS = s dP∘D
+//   added_c = (s past∘q)ᵀ g       GEMM      dC_{c-1} = past_last dC_c + added_c    scan over chunks, dn likewise
+//   dq = s past∘(dh Cᵀ/d + gamma nᵀ) + dS k                                        two GEMMs and one pass each
+//   dk = D_last∘(v dCᵀ + dn) + dSᵀ q
+//   dv = D_last∘(k dC) + Pᵀ g
 //
 // d log_i sums columns of G. d logσ(f_r) sums only what straddles step r, never a difference: pairs j < r <= t of G
 // within the chunk, q.dq of steps t >= r through the state before, k.dk of steps j < r through the state after, and
 // past_last (<dC, C> + <dn, n>) for all steps. A row's prefix sums of G turn the first into a sum over a column.
 //
 // G, its sums and all gate gradients are unrounded; P, dS, g, C, dC and s past∘q are rounded as operands of products.
-// A warp owns a row (of L x L matrices, dq, dk, dv), eight warps 32 columns of G, a warp the gates of a chunk.
+// A warp owns a row of P, dS and G, and of dq, dk, dv; a block 32 columns of G; a thread an element of dC for all
+// chunks; a warp the gates of a chunk.
 #include "common/cuda/blas_chunks.cuh"
 
 namespace mlstm::kernels::cuda::blas_chunks {
