@@ -230,7 +230,9 @@ struct States {
 
 inline Gates from_head(const Gates& gates, const Chunks& shape, std::int64_t head) {
   const std::int64_t row = head * shape.S;
-  return {gates.a + row, gates.M + row, gates.m + row, gates.entering + head * shape.NC};
+  const std::int64_t chunk = head * shape.NC;
+  return {gates.a + row,    gates.M + row,      gates.m + row,      gates.entering + chunk,
+          gates.past + row, gates.to_end + row, gates.decay + chunk};
 }
 
 /// The part of a tensor with n elements per head that starts at `head`; null stays null.
