@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradie
   float* const column_term = row_term + kTile;
   float* const past = column_term + kTile;
   float* const gamma = past + kTile;
-  float* const D_last = gamma + kTile;
+  float* const inverse = gamma + kTile;
+  float* const D_last = inverse + kTile;
   float* const sums = D_last + kTile;
   float* const partial = sums + kTile;  // 2 x 64
 
@@ -47,6 +48,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradie
     const std::int64_t step = at.step0 + thread;
     past[thread] = valid ? sizes.scale * in.gates.past[step] : 0.0f;
     D_last[thread] = valid ? in.gates.to_end[step] : 0.0f;
+    inverse[thread] = valid ? in.inverse[step] : 0.0f;
     gamma[thread] = valid ? in.gamma[step] : 0.0f;
   }
   const auto slabs_of = [&](const T* from, int width) {
@@ -59,7 +61,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradie
     multiply_slabs<T, Layout::transposed, 4>(scores, sizes.DHQK, A, K::kSlab, B, K::kStateSlab, K::kStride,
                                              slabs_of(in.q, sizes.DHQK), slabs_of(in.k, sizes.DHQK), nothing);
     multiply_slabs<T, Layout::transposed, 4>(dP, sizes.DHV, A, K::kSlab, B, K::kStateSlab, K::kStride,
-                                             slabs_of(in.g, sizes.DHV), slabs_of(in.v, sizes.DHV), nothing);
+                                             slabs_of(in.dh, sizes.DHV), slabs_of(in.v, sizes.DHV), nothing);
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt)
 #pragma unroll
@@ -70,7 +72,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradie
           const bool counts = column <= row && row < at.steps;
           const float D = counts ? sizes.scale * exp2f(column_term[column] - row_term[row]) : 0.0f;
           const float weight = counts ? scores.x[mt][nt][e] * D : 0.0f;
-          const float cotangent = dP.x[mt][nt][e] + gamma[row];
+          const float cotangent = dP.x[mt][nt][e] * inverse[row] + gamma[row];
           P[row * K::kStride + column] = from_real<T>(weight);
           dS[row * K::kStride + column] = from_real<T>(counts ? cotangent * D : 0.0f);
           G[row * kGStride + column] = counts ? cotangent * weight : 0.0f;
@@ -119,13 +121,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradie
       const T* const C = in.states.C + border * sizes.DHV;
       const float* const n = in.states.n + border + column0;
       multiply_slabs<T, Layout::transposed, K::NT>(
-          acc, sizes.DHV, A, K::kSlab, B, K::kStateSlab, K::kStride, slabs_of(in.g, sizes.DHV),
+          acc, sizes.DHV, A, K::kSlab, B, K::kStateSlab, K::kStride, slabs_of(in.dh, sizes.DHV),
           [&](int slab, T* to) { load_state_slab<false, K::kColumns>(to, sizes, C, slab, column0); }, nothing);
       acc.for_each([&](float& x, int row, int column) {
-        if (column < valid_columns) x = past[row] * (x + gamma[row] * n[column]);
+        if (column < valid_columns) x = past[row] * (x * inverse[row] + gamma[row] * n[column]);
       });
     }
-    write_dots(acc, in.q, column0, args.dots.q_state, args.dots.q_before);
+    write_dots(acc, in.q, column0, args.dots.q_before, nullptr);
     multiply_weights.template operator()<Layout::straight>(acc, dS, in.k, sizes.DHQK, column0);
     if (args.dq != nullptr)
       store_tile(acc, B, args.dq + at.step0 * sizes.DHQK + column0, sizes.DHQK, at.steps, valid_columns);

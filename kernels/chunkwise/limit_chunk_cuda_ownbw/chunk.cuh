@@ -18,7 +18,7 @@ struct ChunkKernel {
   static constexpr int kStateSlab = kX > kColumns* kStride ? kX : kColumns* kStride;
   // Shared memory: two slabs of A | two slabs of the second operand, or X | weights (forward: P; backward: P, dS) |
   // scalars of rows.
-  static constexpr int kFloats = 8 * kTile;
+  static constexpr int kFloats = 9 * kTile;
   static constexpr std::size_t bytes(int weights) {
     return (2 * kSlab + 2 * kStateSlab + weights * kSlab) * sizeof(T) + kFloats * sizeof(float);
   }

@@ -2,8 +2,8 @@
 // Chunkwise mLSTM whose chunks fit one block: L <= 64 (contract §2, §3).
 //
 //   P = (s q kᵀ)∘D    l = Σ_j P_j + s past∘(q n)    h = (P v + s past∘(q C)) / d
-//   dP = g vᵀ + γ     dS = s dP∘D     G = dP∘P
-//   dq = dS k + s past∘(g Cᵀ + γ n)    dk = dSᵀ q + D_last∘(v dCᵀ + dn)    dv = Pᵀ g + D_last∘(k dC)
+//   dP = (dh vᵀ)/d + γ     dS = s dP∘D     G = dP∘P     g = dh/d
+//   dq = dS k + s past∘((dh Cᵀ)/d + γ n)    dk = dSᵀ q + D_last∘(v dCᵀ + dn)    dv = Pᵀ g + D_last∘(k dC)
 //
 // The idea: one block has a whole chunk, so P, dP and G are made once for all results of the chunk (tiled variants make
 // them for every 128 columns of every result), and one kernel gives dq, dk, dv and what di and df need. The price is a

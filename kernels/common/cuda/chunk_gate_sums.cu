@@ -10,10 +10,10 @@ namespace {
 template <class T>
 struct DiagonalKernel {
   static constexpr int kStride = stride_of<T>(kTile), kSlab = kTile * kStride;
-  static constexpr std::size_t kBytes = 4 * kSlab * sizeof(T) + (kTile * kGStride + 3 * kTile) * sizeof(float);
+  static constexpr std::size_t kBytes = 4 * kSlab * sizeof(T) + (kTile * kGStride + 4 * kTile) * sizeof(float);
 };
 
-// One block per tile: scores q kᵀ and dP = g vᵀ + γ of the 64 x 64 pairs, G in shared memory.
+// One block per tile: scores q kᵀ and dP = (dh vᵀ) / d + γ of the 64 x 64 pairs, G in shared memory.
 template <class T>
 __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, TileInputs<T> in, float* diagonal) {
   using K = DiagonalKernel<T>;
@@ -23,7 +23,8 @@ __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, Ti
   float* const G = reinterpret_cast<float*>(B + 2 * K::kSlab);
   float* const row_term = G + kTile * kGStride;
   float* const column_term = row_term + kTile;
-  float* const row_gamma = column_term + kTile;
+  float* const inverse = column_term + kTile;
+  float* const gamma = inverse + kTile;
 
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t head_chunk = blockIdx.x / sizes.tiles;
@@ -37,7 +38,8 @@ __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, Ti
     const double origin = in.gates.M[step0];
     row_term[thread] = valid ? static_cast<float>((in.gates.M[step0 + thread] - origin) * kLog2E) : 0.0f;
     column_term[thread] = valid ? static_cast<float>((in.gates.a[step0 + thread] - origin) * kLog2E) : 0.0f;
-    row_gamma[thread] = valid ? in.gamma[step0 + thread] : 0.0f;
+    inverse[thread] = valid ? in.inverse[step0 + thread] : 0.0f;
+    gamma[thread] = valid ? in.gamma[step0 + thread] : 0.0f;
   }
   const auto product = [&](Accumulator<4>& acc, const T* rows, const T* columns, int depth) {
     const auto load = [&](const T* from) {
@@ -50,7 +52,7 @@ __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, Ti
   };
   Accumulator<4> scores, dP;
   product(scores, in.q, in.k, sizes.DHQK);
-  product(dP, in.g, in.v, sizes.DHV);
+  product(dP, in.dh, in.v, sizes.DHV);
 #pragma unroll
   for (int mt = 0; mt < 2; ++mt)
 #pragma unroll
@@ -60,60 +62,52 @@ __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, Ti
         const int row = Lane::row(mt, e / 2), column = Accumulator<4>::column(nt) + e % 2;
         const float weight = exp2f(column_term[column] - row_term[row]);
         const float P = sizes.scale * scores.x[mt][nt][e] * weight;
-        G[row * kGStride + column] = column <= row && row < steps ? P * (dP.x[mt][nt][e] + row_gamma[row]) : 0.0f;
+        G[row * kGStride + column] =
+            column <= row && row < steps ? P * (dP.x[mt][nt][e] * inverse[row] + gamma[row]) : 0.0f;
       }
   const float sum = straddling_sum(G);
   if (thread < steps) diagonal[step0 + thread] = sum;
 }
 
-// One block of 64 threads per chunk goes over its tiles twice: backwards for the sums over later tiles, then forwards.
+// One block of 64 threads per chunk goes over its tiles.
 __global__ void gate_sums_kernel(ChunkSizes sizes, GateSums in, float* d_log_i, float* d_log_f) {
   __shared__ double totals[2];
   __shared__ float q_before[kTile], k_beyond[kTile];
   const int thread = static_cast<int>(threadIdx.x);
-  const int chunk = static_cast<int>(blockIdx.x % sizes.chunks);
-  const std::int64_t all_steps = sizes.heads * sizes.S;
-  const std::int64_t step0 = static_cast<std::int64_t>(blockIdx.x / sizes.chunks) * sizes.S + chunk * sizes.L;
+  const std::int64_t head_chunk = blockIdx.x, all_chunks = sizes.heads * sizes.chunks;
+  const int chunk = static_cast<int>(head_chunk % sizes.chunks);
+  const std::int64_t step0 = head_chunk / sizes.chunks * sizes.S + chunk * sizes.L, all_steps = sizes.heads * sizes.S;
   const int n = min(sizes.L, sizes.S - chunk * sizes.L), tiles = (n - 1) / kTile + 1;
-  double* const later = in.later + static_cast<std::int64_t>(blockIdx.x) * sizes.tiles;
   const auto sum_parts = [&](const float* parts, int t) {
     float sum = 0;
     if (t < n)
-      for (int part = 0; part < in.parts; ++part) sum += parts[part * all_steps + step0 + t];
+      for (int part = 0; part < in.dots.parts; ++part) sum += parts[part * all_steps + step0 + t];
     return sum;
   };
-
-  double sum_later = 0;
-  for (int tile = tiles - 1; tile >= 0; --tile) {
-    if (thread == 0) later[tile] = sum_later;
-    sum_later += block_sum(static_cast<double>(sum_parts(in.dots.q_state, tile * kTile + thread)), totals);
-  }
-  double crossing = 0;
+  double outside = 0;  // pairs with t after the chunk, j before this tile
   for (std::int64_t part = 0; part < in.crossing_parts; ++part)
-    crossing += static_cast<double>(in.crossing[blockIdx.x * in.crossing_parts + part]);
+    outside += static_cast<double>(in.crossing[head_chunk * in.crossing_parts + part]);
 
-  double k_earlier = 0, inside = 0;  // sums of k_state over earlier tiles; X of this tile
   for (int tile = 0; tile < tiles; ++tile) {
+    double over = 0;  // pairs with t in a later tile, j before this one
+    for (int part = 0; part < in.dots.parts; ++part) {
+      const float* const row = in.dots.q_over + ((part * all_chunks + head_chunk) * sizes.tiles + tile) * sizes.tiles;
+      for (int later = tile + 1 + thread; later < tiles; later += kTile) over += static_cast<double>(row[later]);
+    }
+    over = block_sum(over, totals);
     const int t = tile * kTile + thread;
-    const float q = sum_parts(in.dots.q_before, t), k = sum_parts(in.dots.k_beyond, t);
-    const float q_state = sum_parts(in.dots.q_state, t), k_state = sum_parts(in.dots.k_state, t);
-    inside -= block_sum(static_cast<double>(q) - static_cast<double>(q_state), totals);
-    // what the first tile subtracts is zero but for rounding
-    if (tile == 0) inside = 0;
-    q_before[thread] = q;
-    k_beyond[thread] = k;
+    q_before[thread] = sum_parts(in.dots.q_before, t);
+    k_beyond[thread] = sum_parts(in.dots.k_beyond, t);
     __syncthreads();
     if (t < n) {
-      float sum = 0;
-      for (int other = kTile - 1; other >= thread; --other) sum += q_before[other];
+      float later = 0;
+      for (int other = kTile - 1; other >= thread; --other) later += q_before[other];
       float earlier = 0;
       for (int other = 0; other < thread; ++other) earlier += k_beyond[other];
-      const double outside = crossing + later[tile] + k_earlier + inside;
-      d_log_f[step0 + t] = static_cast<float>(outside + sum + earlier) + in.diagonal[step0 + t];
+      d_log_f[step0 + t] = static_cast<float>(outside + over) + later + earlier + in.diagonal[step0 + t];
       d_log_i[step0 + t] = sum_parts(in.dots.k_all, t);
     }
-    k_earlier += block_sum(static_cast<double>(k_state), totals);
-    inside += block_sum(static_cast<double>(k) - static_cast<double>(k_state), totals);
+    outside += block_sum(static_cast<double>(sum_parts(in.dots.k_state, t)), totals);
   }
 }
 

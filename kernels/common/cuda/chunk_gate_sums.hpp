@@ -10,12 +10,10 @@
 //   t in I, j in I                 summed here from G of the tile on the diagonal
 //   t in I, j before I             Σ_{t>=r} of q_t.dq_t without the diagonal tile    (TileDots::q_before)
 //   t after I, j in I              Σ_{j<r} of k_j.dk_j without the diagonal tile     (TileDots::k_beyond)
-//   t after I, j before I          one number a tile, from the three kinds of pairs below
-//     both outside of the chunk    <dC', C> + <dn', n>                               (StateBackward::crossing)
-//     one outside of the chunk     sums of q_state over later tiles, of k_state over earlier tiles
-//     both inside                  X_{I+1} = X_I + Σ_{j in I} (k_beyond - k_state) - Σ_{t in I+1} (q_before - q_state);
-//                                  both sums are of the same rounded numbers, so that they cancel to float32's
-//                                  precision
+//   t after I, j before I          one number a tile:
+//     t after the chunk too, j before the chunk       <dC', C> + <dn', n>            (StateBackward::crossing)
+//     t after the chunk too, j in an earlier tile     Σ_j of k_j.dk_j with what comes after the chunk
+//     (TileDots::k_state) t in a later tile, j before I                   Σ over later tiles of (TileDots::q_over)
 #pragma once
 
 #include "common/cuda/chunk_sizes.hpp"
@@ -27,14 +25,12 @@ namespace mlstm::kernels::cuda {
 template <class T>
 void diagonal_gate_sums(const ChunkSizes& sizes, const TileInputs<T>& in, float* diagonal, cudaStream_t stream);
 
-/// What gate_sums reads: parts of inner products (parts, heads, S), and sums per chunk (heads, NC, crossing_parts).
+/// What gate_sums reads: parts of inner products, and sums per chunk (heads, NC, crossing_parts).
 struct GateSums {
   TileDots dots;
-  int parts;
   const float* diagonal;
   const float* crossing;
   std::int64_t crossing_parts;
-  double* later;  ///< scratch (heads, NC, tiles): sums of q_state over later tiles
 };
 
 /// d_log_i, d_log_f: (heads,S).

@@ -96,6 +96,7 @@ void chunk_backward(const Problem& problem, std::int64_t L, const BackwardArgs& 
   require_pointer("saved", args.saved);
   require_pointer("workspace", args.workspace);
   if (args.convention == Convention::exact && args.dh != nullptr) require_pointer("h", args.h);
+  require_aligned("dh", args.dh);
   require_aligned("dq", args.dq);
   require_aligned("dk", args.dk);
   require_aligned("dv", args.dv);
@@ -125,18 +126,20 @@ void chunk_backward(const Problem& problem, std::int64_t L, const BackwardArgs& 
     states_backward(sizes, saved.gates, states, stream);
   }
 
-  const TileInputs<T> in{static_cast<const T*>(args.q),
-                         static_cast<const T*>(args.k),
-                         static_cast<const T*>(args.v),
-                         scratch.g,
-                         saved.gates,
-                         static_cast<const float*>(scratch.rows.gamma),
-                         saved.states,
-                         scratch.d_states};
+  TileInputs<T> in{};
+  in.q = static_cast<const T*>(args.q);
+  in.k = static_cast<const T*>(args.k);
+  in.v = static_cast<const T*>(args.v);
+  in.dh = args.dh != nullptr ? static_cast<const T*>(args.dh) : scratch.g;  // which is zero then
+  in.g = scratch.g;
+  in.gates = saved.gates;
+  in.inverse = static_cast<const float*>(scratch.rows.inverse);
+  in.gamma = static_cast<const float*>(scratch.rows.gamma);
+  in.states = saved.states;
+  in.d_states = scratch.d_states;
   kernels.gradients(sizes, in, scratch.dots, scratch.diagonal, static_cast<T*>(args.dq), static_cast<T*>(args.dk),
                     static_cast<T*>(args.dv), stream);
-  const GateSums sums{scratch.dots,     blocks_across<T>(sizes.DHQK),         scratch.diagonal,
-                      scratch.crossing, borders ? state_blocks<T>(sizes) : 0, scratch.later};
+  const GateSums sums{scratch.dots, scratch.diagonal, scratch.crossing, borders ? state_blocks<T>(sizes) : 0};
   gate_sums(sizes, sums, scratch.d_log_i, scratch.d_log_f, stream);
 
   GateCotangents cotangents{scratch.d_log_i, scratch.d_log_f, nullptr, nullptr};

@@ -48,7 +48,6 @@ struct ChunkScratch {
   ChunkStates<T> d_states;
   float *crossing, *diagonal, *d_log_i, *d_log_f;
   TileDots dots;
-  double* later;
   float *dc_initial, *dn_initial, *after_product, *before_product;
 
   static ChunkScratch take(Arena& arena, const Problem& problem, const ChunkSizes& sizes) {
@@ -62,7 +61,6 @@ struct ChunkScratch {
     scratch.d_log_i = arena.take<float>(steps);
     scratch.d_log_f = arena.take<float>(steps);
     scratch.dots = TileDots::take<T>(arena, sizes);
-    scratch.later = arena.take<double>(sizes.heads * sizes.chunks * sizes.tiles);
     scratch.dc_initial = arena.take<float>(problem.has_initial_state ? rows * sizes.DHV : 0);
     scratch.dn_initial = arena.take<float>(problem.has_initial_state ? rows : 0);
     scratch.after_product = arena.take<float>(sizes.heads);

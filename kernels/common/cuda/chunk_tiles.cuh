@@ -30,19 +30,18 @@ struct TileArguments {
   const T* rows;  ///< dq: q, dk: k; for inner products with the result
   const T* state;
   const float* n_state;
-  const float* gamma;
+  const float *inverse, *gamma;
   Gates gates;
   DenominatorRule rule;
   T* out;
   float* l;
-  float *dots_state, *dots_before, *dots_all;
+  TileDots dots;
 };
 
 template <class T, Product kProduct, int NT>
 struct TileKernel {
   static constexpr bool kPast = kProduct == Product::h || kProduct == Product::dq;  ///< columns are earlier steps
   static constexpr bool kOverDHQK = kProduct == Product::h || kProduct == Product::dv;
-  static constexpr bool kGamma = kProduct == Product::dq || kProduct == Product::dk;
   static constexpr int kColumns = 16 * NT;
   static constexpr int kStride = stride_of<T>(kTile), kWideStride = stride_of<T>(kColumns);
   static constexpr Layout kStateLayout = kOverDHQK ? Layout::straight : Layout::transposed;
@@ -52,7 +51,7 @@ struct TileKernel {
   static constexpr int kStateSlab = kOverDHQK ? kTile * kWideStride : kColumns * kStride;
   static constexpr int kX = kTile * kWideStride;
   static constexpr int kRegion = 2 * kStateSlab > 2 * kSlab + kX ? 2 * kStateSlab : 2 * kSlab + kX;
-  static constexpr int kFloats = 8 * kTile;
+  static constexpr int kFloats = 9 * kTile + 2;
   static constexpr std::size_t kBytes = (3 * kSlab + kRegion) * sizeof(T) + kFloats * sizeof(float);
 };
 
@@ -66,11 +65,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
   T* const W = B + K::kRegion;
   float* const row_term = reinterpret_cast<float*>(W + K::kSlab);
   float* const column_term = row_term + kTile;
-  float* const row_gamma = column_term + kTile;
-  float* const column_gamma = row_gamma + kTile;
-  float* const row_weight = column_gamma + kTile;
+  float* const inverse = column_term + kTile;  // of the later step: rows of dq, columns of dk
+  float* const gamma = inverse + kTile;
+  float* const row_weight = gamma + kTile;
   float* const sums = row_weight + kTile;
   float* const partial = sums + kTile;  // 2 x 64
+  float* const totals = partial + 2 * kTile;
 
   // Which rows and columns: blocks that read the same chunk stand side by side, so that it is in the L2 cache for all
   // but the first; the tiles with the most columns of W first.
@@ -104,7 +104,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
     const std::int64_t step = step0 + row0 + thread;
     row_a_or_M = valid ? (K::kPast ? M : a)[row0 + thread] : 0;
     row_weight[thread] = !valid ? 0.0f : K::kPast ? sizes.scale * args.gates.past[step] : args.gates.to_end[step];
-    if constexpr (kProduct == Product::dq) row_gamma[thread] = valid ? args.gamma[step0 + row0 + thread] : 0.0f;
+    if constexpr (kProduct == Product::dq) {
+      inverse[thread] = valid ? args.inverse[step] : 0.0f;
+      gamma[thread] = valid ? args.gamma[step] : 0.0f;
+    }
   }
   Accumulator<NT> acc;
   float l_state = 0;  // h: s n.q of row thread / 2, half of the columns
@@ -125,26 +128,44 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
         });
     acc.for_each([&](float& x, int row, int column) {
       if constexpr (kProduct == Product::dq)
-        if (column < valid_columns) x += row_gamma[row] * n_state[column0 + column];
+        if (column < valid_columns) x = x * inverse[row] + gamma[row] * n_state[column0 + column];
       if constexpr (kProduct == Product::dk)
         if (column < valid_columns) x += n_state[column0 + column];
       x *= row_weight[row];
     });
   }
 
-  const auto write_dots = [&](float* to) {
+  const auto dot_rows = [&] {  // sums[row], for the thread of the row
     row_dots(acc, args.rows + (step0 + row0) * width + column0, width, valid_rows, valid_columns, partial, sums);
+  };
+  const auto write_dots = [&](float* to) {
+    dot_rows();
     if (thread < valid_rows) to[part * sizes.heads * sizes.S + step0 + row0 + thread] = sums[thread];
   };
-  if constexpr (K::kGamma) write_dots(args.dots_state);
+  if constexpr (kProduct == Product::dk) write_dots(args.dots.k_state);
 
   // Within the chunk, the tile on the diagonal last.
   const int tiles = (n - 1) / kTile + 1;
   float l_parts[2][2] = {};
   for (int step = K::kPast ? tile : tiles - 1 - tile; step >= 0; --step) {
     const bool diagonal = step == 0;
-    if constexpr (K::kGamma)
-      if (diagonal) write_dots(args.dots_before);
+    if constexpr (kProduct == Product::dk)
+      if (diagonal) write_dots(args.dots.k_beyond);
+    if constexpr (kProduct == Product::dq) {
+      if (diagonal) {
+        write_dots(args.dots.q_before);
+      } else {  // everything before the tile that comes now
+        dot_rows();
+        if (thread < kTile) {
+          const float sum = warp_sum(sums[thread]);
+          if (thread % 32 == 0) totals[thread / 32] = sum;
+        }
+        __syncthreads();
+        const std::int64_t chunk_part = part * sizes.heads * sizes.chunks + head_chunk;
+        if (thread == 0)
+          args.dots.q_over[(chunk_part * sizes.tiles + tile - step) * sizes.tiles + tile] = totals[0] + totals[1];
+      }
+    }
     const int other0 = (K::kPast ? tile - step : tile + step) * kTile, valid_others = min(kTile, n - other0);
     // Exponents relative to the first M of the later tile, where both terms are small if the weight is not.
     const double origin = M[K::kPast ? row0 : other0];
@@ -154,7 +175,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
       const int column = thread - kTile;
       const bool valid = column < valid_others;
       column_term[column] = valid ? static_cast<float>(((K::kPast ? a : M)[other0 + column] - origin) * kLog2E) : 0.0f;
-      if constexpr (kProduct == Product::dk) column_gamma[column] = valid ? args.gamma[step0 + other0 + column] : 0.0f;
+      if constexpr (kProduct == Product::dk) {
+        inverse[column] = valid ? args.inverse[step0 + other0 + column] : 0.0f;
+        gamma[column] = valid ? args.gamma[step0 + other0 + column] : 0.0f;
+      }
     }
     load_tile(X, kTile, K::kColumns, args.X + (step0 + other0) * width + column0, width, valid_others, valid_columns);
     Accumulator<4> weights;
@@ -170,7 +194,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = Lane::row(mt, half);
-        const float own_term = row_term[row], own_gamma = kProduct == Product::dq ? row_gamma[row] : 0.0f;
+        const float own_term = row_term[row];
+        const float own_inverse = kProduct == Product::dq ? inverse[row] : 0.0f;
+        const float own_gamma = kProduct == Product::dq ? gamma[row] : 0.0f;
 #pragma unroll
         for (int nt = 0; nt < 4; ++nt) {
           const int column = Accumulator<4>::column(nt);
@@ -180,8 +206,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
             bool counts = row < valid_rows && column + e < valid_others;
             if (diagonal) counts = counts && (K::kPast ? column + e <= row : column + e >= row);
             float x = weights.x[mt][nt][2 * half + e];
-            if constexpr (kProduct == Product::dq) x += own_gamma;
-            if constexpr (kProduct == Product::dk) x += column_gamma[column + e];
+            if constexpr (kProduct == Product::dq) x = x * own_inverse + own_gamma;
+            if constexpr (kProduct == Product::dk) x = x * inverse[column + e] + gamma[column + e];
             const float exponent = K::kPast ? column_term[column + e] - own_term : own_term - column_term[column + e];
             pair[e] = counts ? sizes.scale * x * exp2f(exponent) : 0.0f;
           }
@@ -212,7 +238,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
     __syncthreads();
     acc.for_each([&](float& x, int row, int) { x *= row_term[row]; });
   }
-  if constexpr (kProduct == Product::dk) write_dots(args.dots_all);
+  if constexpr (kProduct == Product::dk) write_dots(args.dots.k_all);
   if (args.out == nullptr) return;
   store_tile(acc, B, args.out + (step0 + row0) * width + column0, width, valid_rows, valid_columns);
 }

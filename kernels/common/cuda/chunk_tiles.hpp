@@ -2,13 +2,13 @@
 // One kernel for h, dq, dk and dv: each is a product of weights between the steps of a chunk with rows of an input,
 // plus what comes through the state at the chunk's border (contract §3; D, past from common/cuda/gates.hpp):
 //
-//          out_r = Σ_c W_rc X_c  +  weight_r (A_r State)         W_rc = s (A_r.B_c [+ γ]) D
+//          out_r = Σ_c W_rc X_c  +  weight_r (A_r State)         W_rc = s (A_r.B_c) D
 //
 //          rows r   A   B   X   columns c      State                    weight_r
 //   h      t        q   k   v   j <= t         C before the chunk       s past_t      then divided by d_t
-//   dq     t        g   v   k   j <= t         Cᵀ, + γ_t n              s past_t      γ_t
-//   dk     j        v   g   q   t >= j         dCᵀ after it, + dn       D_last,j      γ_t
-//   dv     j        k   q   g   t >= j         dC after it              D_last,j      no γ
+//   dq     t        dh  v   k   j <= t         Cᵀ, + γ_t n              s past_t      A_r.B_c / d_t + γ_t for A_r.B_c
+//   dk     j        v   dh  q   t >= j         dCᵀ after it, + dn       D_last,j      A_r.B_c / d_t + γ_t for A_r.B_c
+//   dv     j        k   q   g   t >= j         dC after it              D_last,j
 //
 // A block of 128 threads makes 64 rows x up to 128 columns of the result; it goes over the 64-column tiles of W of its
 // rows, tile by tile as flash attention does, with nothing of size L x L in memory. A and B are read in slabs of 64
@@ -38,28 +38,37 @@ void tiles_h(const Problem& problem, const ChunkSizes& sizes, const T* q, const 
              const ChunkStates<T>& states, T* h, float* l, cudaStream_t stream);
 
 /// Inner products of rows of q with dq, and of k with dk, as they grow while pairs of steps are added; one part for
-/// each block across DHQK: (blocks_across(DHQK), heads, S).
+/// each block across DHQK: (parts, heads, S).
 struct TileDots {
-  float* q_state;   ///< pairs of t with what lies before its chunk
-  float* q_before;  ///< ... and with earlier tiles of its chunk
+  int parts;
+  float* q_before;  ///< pairs of t with what lies before its tile, in its chunk or before that
   float* k_state;   ///< pairs of j with what comes after its chunk
   float* k_beyond;  ///< ... and with later tiles of its chunk
   float* k_all;     ///< ... and with later steps of its tile, and itself: di but for the stabiliser's part
+  /// (parts, heads, NC, tiles, tiles): [I][i] for i > I: pairs of the steps of tile i with what lies before tile I. One
+  /// number for every pair of tiles of a chunk: less than q takes as long as a chunk has fewer than 128 DHQK tiles.
+  float* q_over;
 
   template <class T>
   static TileDots take(Arena& arena, const ChunkSizes& sizes) {
-    const std::int64_t n = blocks_across<T>(sizes.DHQK) * sizes.heads * sizes.S;
-    return {arena.take<float>(n), arena.take<float>(n), arena.take<float>(n), arena.take<float>(n),
-            arena.take<float>(n)};
+    const int parts = blocks_across<T>(sizes.DHQK);
+    const std::int64_t n = parts * sizes.heads * sizes.S;
+    return {parts,
+            arena.take<float>(n),
+            arena.take<float>(n),
+            arena.take<float>(n),
+            arena.take<float>(n),
+            arena.take<float>(parts * sizes.heads * sizes.chunks * sizes.tiles * sizes.tiles)};
   }
 };
 
 /// What dq, dk and dv read.
 template <class T>
 struct TileInputs {
-  const T *q, *k, *v, *g;
+  const T *q, *k, *v, *dh;
+  const T* g;  ///< dh / d, rounded: only what sums over t reads it
   Gates gates;
-  const float* gamma;
+  const float *inverse, *gamma;     ///< 1 / d and γ of each row
   ChunkStates<T> states, d_states;  ///< entering each chunk; cotangents of the states that leave it
 };
 

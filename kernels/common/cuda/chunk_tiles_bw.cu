@@ -11,6 +11,7 @@ TileArguments<T> arguments_of(const ChunkSizes& sizes, const TileInputs<T>& in, 
   args.state = states.C;
   args.n_state = states.n;
   args.gates = in.gates;
+  args.inverse = in.inverse;
   args.gamma = in.gamma;
   return args;
 }
@@ -20,13 +21,12 @@ TileArguments<T> arguments_of(const ChunkSizes& sizes, const TileInputs<T>& in, 
 template <class T>
 void tiles_dq(const ChunkSizes& sizes, const TileInputs<T>& in, const TileDots& dots, T* dq, cudaStream_t stream) {
   TileArguments<T> args = arguments_of(sizes, in, in.states);
-  args.A = in.g;
+  args.A = in.dh;
   args.B = in.v;
   args.X = in.k;
   args.rows = in.q;
   args.out = dq;
-  args.dots_state = dots.q_state;
-  args.dots_before = dots.q_before;
+  args.dots = dots;
   launch_tiles<T, Product::dq>("tiles_kernel of dq", args, stream);
 }
 
@@ -34,13 +34,11 @@ template <class T>
 void tiles_dk(const ChunkSizes& sizes, const TileInputs<T>& in, const TileDots& dots, T* dk, cudaStream_t stream) {
   TileArguments<T> args = arguments_of(sizes, in, in.d_states);
   args.A = in.v;
-  args.B = in.g;
+  args.B = in.dh;
   args.X = in.q;
   args.rows = in.k;
   args.out = dk;
-  args.dots_state = dots.k_state;
-  args.dots_before = dots.k_beyond;
-  args.dots_all = dots.k_all;
+  args.dots = dots;
   launch_tiles<T, Product::dk>("tiles_kernel of dk", args, stream);
 }
 
