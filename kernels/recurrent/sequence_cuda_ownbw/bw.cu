@@ -16,6 +16,7 @@
 // of them at a time: dC waits in scratch while the block runs ahead.
 // Shared memory, at most 40 KiB: a tile of up to 16 steps of q, k, v, g, gates, and sums of warps and groups.
 // Rounded: dq, dk, dv, di, df, once.
+#include <cmath>
 #include <stdexcept>
 
 #include "common/cuda/launch.hpp"
