@@ -16,6 +16,7 @@
 // of them at a time: dC waits in scratch while the block runs ahead.
 // Shared memory, at most 40 KiB: a tile of up to 16 steps of q, k, v, g, gates, and sums of warps and groups.
 // Rounded: dq, dk, dv, di, df, once.
+#include <cmath>
 #include <stdexcept>
 
 #include "common/cuda/launch.hpp"
@@ -38,7 +39,7 @@ struct Scratch {
   cuda::Gates gates;
   cuda::RowCotangents rows;
   cuda::GateCotangents totals;
-  void *dq, *dk;   ///< (parts,B,NH,S,DHQK)
+  void *dq, *dk;   ///< (parts,B,NH,S,DHQK); dq d / s
   void* d_log_f;   ///< (parts,B,NH,S)
   void* products;  ///< (parts,B,NH,2): <dC, C> after the last step and before the first
   void* dv;        ///< (B,NH,S,DHV), only with several row blocks
@@ -168,14 +169,15 @@ __device__ Real* element(Real* c, Real* n, std::int64_t DHQK, std::int64_t DHV, 
   return c == nullptr ? nullptr : c + (head * DHQK + row) * DHV + column;
 }
 
-/// k, v, g and gates of n steps from `at` (an index over all heads); q too if `with_q`. g = dh / d is kept finite: it
-/// may meet zeros.
-template <class T, class Real = RealOf<T>>
-__device__ void stage(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, std::int64_t at, int n,
-                      bool with_q) {
+/// What running ahead, or back, reads of n steps from `at` (an index over all heads). 1 / d may be as large as the type
+/// goes (input gates of hundreds). Ahead takes d g, and dq is divided by d when its sum is complete: it becomes
+/// infinite then if it has to, and not NaN. Back takes g, as it adds steps with different d, and keeps it finite: it
+/// meets zeros.
+template <bool kAhead, class T, class Real = RealOf<T>>
+__device__ void stage(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, std::int64_t at, int n) {
   const int columns = p.cut.columns();
   stage_gates(tile.F, tile.I, p.gates, at, n);
-  if (with_q)
+  if (!kAhead)
     stage_rows(tile.query, p.q + at * p.DHQK, p.cut, p.DHQK, where.first_row, where.row_thread, where.group, n,
                p.scale);
   stage_rows(tile.key, p.k + at * p.DHQK, p.cut, p.DHQK, where.first_row, where.row_thread, where.group, n, Real(1));
@@ -185,10 +187,11 @@ __device__ void stage(const Sequence<T>& p, const Tile<Real>& tile, const Where&
     Real v = 0, g = 0;
     if (column < p.DHV) {
       v = cuda::to_real(p.v[step * p.DHV + column]);
-      if (p.dh != nullptr) g = cuda::to_real(p.dh[step * p.DHV + column]) * p.inverse[step];
+      if (p.dh != nullptr) g = cuda::to_real(p.dh[step * p.DHV + column]) * (kAhead ? Real(1) : p.inverse[step]);
     } else if (column == p.DHV) {
       v = 1;
       g = p.gamma[step];
+      if (kAhead && g != Real(0)) g /= p.inverse[step];
     }
     tile.v[index] = v;
     tile.g[index] = fmax(-largest, fmin(largest, g));
@@ -222,7 +225,7 @@ __device__ void run_ahead(const Sequence<T>& p, const Tile<Real>& tile, const Wh
   for (std::int64_t first = begin; first < end; first += p.tile) {
     const int n = static_cast<int>(end - first < p.tile ? end - first : p.tile);
     const std::int64_t at = where.head * p.S + first;
-    stage(p, tile, where, at, n, false);
+    stage<true>(p, tile, where, at, n);
     __syncthreads();
 #pragma unroll 1
     for (int t = 0; t < n; ++t) {
@@ -245,7 +248,7 @@ __device__ void run_ahead(const Sequence<T>& p, const Tile<Real>& tile, const Wh
       }
     }
     __syncthreads();
-    add_row_sums(p, tile, where, p.dq_parts, at, n, [&](int) { return p.scale; });
+    add_row_sums(p, tile, where, p.dq_parts, at, n, [](int) { return Real(1); });
   }
   slots.put(p.segment, C);
 }
@@ -263,7 +266,7 @@ __device__ void run_back(const Sequence<T>& p, const Tile<Real>& tile, const Whe
   for (std::int64_t first = begin + (end - begin - 1) / p.tile * p.tile; first >= begin; first -= p.tile) {
     const int n = static_cast<int>(end - first < p.tile ? end - first : p.tile);
     const std::int64_t at = where.head * p.S + first;
-    stage(p, tile, where, at, n, true);
+    stage<false>(p, tile, where, at, n);
     __syncthreads();
 #pragma unroll 1
     for (int t = n - 1; t >= 0; --t) {
@@ -395,6 +398,8 @@ struct Finish {
   using Real = RealOf<T>;
   const T* k;
   const Real *dq_parts, *dk_parts, *d_log_f_parts, *products;
+  const Real* inverse;
+  Real scale;
   T *dq, *dk;  ///< null: not wanted
   Real *d_log_i, *d_log_f, *after_product, *before_product;
   std::int64_t heads, S, DHQK, parts;
@@ -416,7 +421,7 @@ __global__ void __launch_bounds__(kMaxThreads) finish_kernel(const Finish<T> p) 
       dk += p.dk_parts[part * steps * p.DHQK + at];
     }
     d_log_i += cuda::to_real(p.k[at]) * dk;
-    if (p.dq != nullptr) p.dq[at] = cuda::from_real<T>(dq);
+    if (p.dq != nullptr) p.dq[at] = cuda::from_real<T>(p.scale * dq * p.inverse[step]);
     if (p.dk != nullptr) p.dk[at] = cuda::from_real<T>(dk);
   }
   d_log_i = cuda::warp_sum(d_log_i);
@@ -498,6 +503,8 @@ void run(const Problem& problem, const BackwardArgs& args) {
   finish.dk_parts = p.dk_parts;
   finish.d_log_f_parts = p.d_log_f_parts;
   finish.products = p.products;
+  finish.inverse = p.inverse;
+  finish.scale = p.scale;
   finish.dq = static_cast<T*>(args.dq);
   finish.dk = static_cast<T*>(args.dk);
   finish.d_log_i = real(scratch.totals.d_log_i);

@@ -10,6 +10,7 @@
 // With more than 1024 rows the block goes over the sequence once for each row block, and the sums of the row blocks
 // before are carried in scratch, by the thread that added them.
 // Shared memory: at most 40 KiB. Rounded: h, once.
+#include <cmath>
 #include <stdexcept>
 
 #include "common/cuda/launch.hpp"

@@ -4,13 +4,17 @@
 //   C = F C_0 + I k vᵀ    n = F n_0 + I k    l = n.(s q)    h = Cᵀ (s q) / d
 //
 // Grid: heads x slabs of 128 bytes of a row of C. The size of a slab does not depend on the batch, so neither does any
-// result; it is small because one head of a batch of one has to fill a GPU (DHQK/DHV 256/512, 8 heads: 128 blocks).
-// Block: 256 threads, `lanes` of them side by side on one row of the slab, 16 bytes each (one element each if rows of C
+// result; it is small because the heads of a batch of one have to fill a GPU (DHQK/DHV 256/512, 8 heads: 128 blocks).
+// Block: 256 threads, kLanes of them side by side on one row of the slab, 16 bytes each (one element each if rows of C
 // are not aligned to 16 bytes), and as many rows at a time as that leaves. A thread has kInFlight rows in flight before
 // it waits for anything: C is requested first, and the gates, q, k and n are fetched while it comes.
 // Every block computes n and l for itself from n_0 and m_0. These are therefore written by a second launch, when no
 // block reads them any more, or in-place updates would race.
 // Shared memory: s q and I k of one tile of rows, sums of warps; at most 6 KiB. Rounded: h, once.
+#include <cmath>
+#include <stdexcept>
+#include <type_traits>
+
 #include "common/cuda/launch.hpp"
 #include "common/cuda/scan.cuh"
 #include "common/cuda/types.cuh"
