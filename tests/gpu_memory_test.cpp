@@ -68,7 +68,7 @@ const ProblemSpec& spec() {
 }
 
 std::string complaint_about(const Misdeed& misdeed, int repeats = 0) {
-  return complaint([&] { run_kernel(FakeKernel(misdeed), make_case(spec()), std::nullopt, repeats); });
+  return complaint([&] { run_kernel(FakeKernel(misdeed), make_case(spec()), std::nullopt, {.repeats = repeats}); });
 }
 
 char* at(const void* address, std::size_t offset) {
@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_CASE(the_device_is_described) {
 
 BOOST_AUTO_TEST_CASE(an_honest_kernel_gives_its_results_and_a_capture_says_where) {
   const Case c = make_case(spec());
-  const KernelData data = run_kernel(FakeKernel(), c, std::nullopt, 2);
+  const KernelData data = run_kernel(FakeKernel(), c, std::nullopt, {.repeats = 2});
   BOOST_TEST((data.outputs.at("h") == c.inputs.at("v")));
   BOOST_TEST(data.attributes.contains("device_name"));
 }

@@ -242,13 +242,28 @@ BOOST_AUTO_TEST_CASE(repeats_find_a_result_that_rarely_differs) {
   const auto once_wrong = [&](const Problem&, const ForwardArgs& args) { floats(args.h)[6] += ++calls == 4 ? 1 : 0; };
   const FakeKernel kernel({once_wrong, {}});
   const Case c = small_case(",dtype=float32");
-  BOOST_CHECK_NO_THROW(run_kernel(kernel, c, Convention::detached, 0));
+  BOOST_CHECK_NO_THROW(run_kernel(kernel, c, Convention::detached));
   BOOST_TEST(calls == 2);
   calls = 0;
   BOOST_CHECK_EXCEPTION(
-      run_kernel(kernel, c, Convention::detached, 5), std::runtime_error,
+      run_kernel(kernel, c, Convention::detached, {.repeats = 5}), std::runtime_error,
       [](const std::runtime_error& error) { return contains(error.what(), "h[0,0,1,2] differs from run to run"); });
   BOOST_TEST(calls == 4);
+}
+
+BOOST_AUTO_TEST_CASE(unguarded_buffers_are_left_to_a_sanitizer) {
+  int calls = 0;
+  const auto past_the_end = [&](const Problem&, const ForwardArgs& args) {
+    ++calls;
+    static_cast<char*>(args.workspace)[8] = 0;  // within what the allocator rounds up to
+  };
+  const FakeKernel kernel({past_the_end, {}});
+  const Case c = small_case(",dtype=float32");
+  BOOST_CHECK_THROW(run_kernel(kernel, c, std::nullopt), std::runtime_error);
+  calls = 0;
+  const KernelData data = run_kernel(kernel, c, std::nullopt, {.repeats = 1, .guarded = false});
+  BOOST_TEST((data.outputs.at("h") == c.inputs.at("v")));
+  BOOST_TEST(calls == 2);
 }
 
 BOOST_AUTO_TEST_CASE(an_error_of_the_kernel_names_the_variant) {

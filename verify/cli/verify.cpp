@@ -25,7 +25,7 @@ struct Options {
   ThreadsOption threads;
   std::vector<std::string> variants, captures;
   std::string convention, operand_dtype, expect, report, shard, repeat;
-  bool resume = false, require_all = false;
+  bool resume = false, require_all = false, unguarded = false;
 
   std::optional<Convention> fixed_convention() const {
     if (convention.empty()) return {};
@@ -66,7 +66,7 @@ int verify_suite(const Options& options) {
     throw std::invalid_argument("--resume needs --report; expected the directory of the sweep to go on with");
   const int threads = options.threads.value();
   const std::int64_t repeats =
-      options.repeat.empty() ? verify::SweepOptions{}.repeats : parse_integer(options.repeat, "--repeat", 0);
+      options.repeat.empty() ? verify::SweepOptions{}.run.repeats : parse_integer(options.repeat, "--repeat", 0);
   const verify::Plan plan = verify::make_plan(select_kernels(options.variants), options.problems.specs(),
                                               options.problems.cases.empty(), options.fixed_convention());
   const std::vector<verify::Unit> units = verify::shard_of(plan, number, count);
@@ -81,7 +81,8 @@ int verify_suite(const Options& options) {
     Progress progress("problems", static_cast<std::int64_t>(units.size()));
     verify::SweepOptions how;
     how.threads = threads;
-    how.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
+    how.run.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
+    how.run.guarded = !options.unguarded;
     how.journal = journal ? &*journal : nullptr;
     how.on_unit_done = [&](const verify::Unit&, const std::vector<Record>& done) {
       progress.advance(count_failures(done));
@@ -237,11 +238,13 @@ void add_verify(CLI::App& app, int& status) {
       command->add_flag("--resume", options->resume, "go on with the interrupted sweep in the --report directory");
   auto* repeat = command->add_option("--repeat", options->repeat,
                                      "further runs whose results have to be the same bits, to find races; default 1");
+  auto* unguarded = command->add_flag("--unguarded", options->unguarded,
+                                      "no poison and no red zones, for compute-sanitizer: it sees more without");
   options->threads.add_to(*command);
   for (const char* name :
        {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case", "--variant"})
     files->excludes(command->get_option(name));
-  files->excludes(shard)->excludes(resume)->excludes(repeat);
+  files->excludes(shard)->excludes(resume)->excludes(repeat)->excludes(unguarded);
   command->callback(
       [options, &status] { status = options->captures.empty() ? verify_suite(*options) : verify_captures(*options); });
 }

@@ -27,7 +27,7 @@ using Results = std::map<std::string, Bytes>;  // outputs by name, gradients by 
 /// The buffers of one run.
 class Buffers {
  public:
-  Buffers(DeviceMemory& memory, std::byte fill) : memory_(memory), fill_(fill) {}
+  Buffers(DeviceMemory& memory, std::optional<std::byte> fill) : memory_(memory), fill_(fill) {}
 
   void* add(const std::string& name, std::size_t bytes) {
     return buffers_.emplace(name, std::make_unique<GuardedBuffer>(memory_, name, bytes, fill_)).first->second->data();
@@ -66,7 +66,7 @@ class Buffers {
 
  private:
   DeviceMemory& memory_;
-  std::byte fill_;
+  std::optional<std::byte> fill_;
   std::map<std::string, std::unique_ptr<GuardedBuffer>> buffers_;
   std::map<std::string, Bytes> frozen_;
   std::map<std::string, const Bytes*> constants_;
@@ -106,7 +106,7 @@ void set_inputs(Args& args, const std::map<std::string, const void*>& inputs) {
 class Run {
  public:
   Run(const Kernel& kernel, const Problem& problem, const Packed& packed, std::optional<Convention> convention,
-      DeviceMemory& memory, std::byte fill)
+      DeviceMemory& memory, std::optional<std::byte> fill)
       : kernel_(kernel),
         problem_(problem),
         packed_(packed),
@@ -233,15 +233,17 @@ std::optional<Difference> first_difference(const Results& first, const Results& 
   return {};
 }
 
-/// The results, the same in 2 + repeats runs. `run` takes the poison.
+/// The results, the same in all runs. `run` takes the poison, or none.
 template <class RunWith>
-Results consistent_results(const RunWith& run, const Problem& problem, int repeats) {
-  const Results first = run(kNaN);
+Results consistent_results(const RunWith& run, const Problem& problem, const RunOptions& options) {
+  const std::optional<std::byte> poison = options.guarded ? std::optional(kNaN) : std::nullopt;
+  const Results first = run(poison);
   const auto require_repeatable = [&] {
-    if (const auto difference = first_difference(first, run(kNaN), problem))
+    if (const auto difference = first_difference(first, run(poison), problem))
       throw std::runtime_error(difference->place + " differs from run to run");
   };
-  for (int repeat = 0; repeat < repeats; ++repeat) require_repeatable();
+  for (int repeat = 0; repeat < options.repeats; ++repeat) require_repeatable();
+  if (!options.guarded) return first;
   if (const auto difference = first_difference(first, run(kFinite), problem)) {
     if (difference->unwritten) throw std::runtime_error(difference->place + " was not written");
     require_repeatable();
@@ -268,20 +270,23 @@ void require_supported(const Kernel& kernel, const Case& c, std::optional<Conven
 
 std::string unavailable(const Kernel& kernel) { return unavailable(kernel.info().device); }
 
-KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention, int repeats) {
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
+                      const RunOptions& options) {
   validate(c);
   if (c.cotangents.empty()) convention.reset();
   require_supported(kernel, c, convention);
   const VariantInfo& info = kernel.info();
   DeviceMemory& memory = *memory_of(info.device);
   const Packed packed = pack_all(c, convention.has_value());
-  const auto run = [&](std::byte fill) { return Run(kernel, c.problem, packed, convention, memory, fill).results(); };
+  const auto run = [&](std::optional<std::byte> fill) {
+    return Run(kernel, c.problem, packed, convention, memory, fill).results();
+  };
   Results results;
   try {
     static std::mutex one_device;  // runs side by side would compete for its memory
     std::unique_lock lock(one_device, std::defer_lock);
     if (info.device == Device::cuda) lock.lock();
-    results = consistent_results(run, c.problem, repeats);
+    results = consistent_results(run, c.problem, options);
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(info.key() + ": " + error.what());
   }

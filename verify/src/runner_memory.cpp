@@ -85,13 +85,14 @@ DeviceMemory* memory_of(Device device) {
 
 std::string unavailable(Device device) { return device == Device::cpu ? "" : access_cuda().unavailable; }
 
-GuardedBuffer::GuardedBuffer(DeviceMemory& memory, std::string name, std::size_t bytes, std::byte fill)
+GuardedBuffer::GuardedBuffer(DeviceMemory& memory, std::string name, std::size_t bytes, std::optional<std::byte> fill)
     : memory_(memory),
       name_(std::move(name)),
       bytes_(bytes),
       fill_(fill),
-      base_(static_cast<std::byte*>(memory.allocate(bytes + 2 * kZone))) {
-  memory_.fill(base_, fill, bytes + 2 * kZone);
+      zone_(fill ? kZone : 0),
+      base_(static_cast<std::byte*>(memory.allocate(bytes + 2 * zone_))) {
+  if (fill) memory_.fill(base_, *fill, bytes + 2 * zone_);
 }
 
 GuardedBuffer::~GuardedBuffer() { memory_.release(base_); }
@@ -113,21 +114,22 @@ bool GuardedBuffer::holds(std::span<const std::byte> bytes) const {
   std::vector<std::byte> part(std::min(most, bytes_));
   for (std::size_t at = 0; at < bytes_; at += most) {
     const std::size_t n = std::min(most, bytes_ - at);
-    memory_.download(part.data(), base_ + kZone + at, n);
+    memory_.download(part.data(), base_ + zone_ + at, n);
     if (std::memcmp(part.data(), bytes.data() + at, n) != 0) return false;
   }
   return true;
 }
 
 void GuardedBuffer::check_zones() const {
+  if (!fill_) return;
   std::vector<std::byte> zone(kZone);
   memory_.download(zone.data(), base_ + kZone + bytes_, kZone);
   for (std::size_t at = 0; at < kZone; ++at)
-    if (zone[at] != fill_)
+    if (zone[at] != *fill_)
       throw std::runtime_error(fmt::format("{} was written past its end: byte {} of {}", name_, bytes_ + at, bytes_));
   memory_.download(zone.data(), base_, kZone);
   for (std::size_t at = kZone; at-- > 0;)
-    if (zone[at] != fill_)
+    if (zone[at] != *fill_)
       throw std::runtime_error(
           fmt::format("{} was written before its start: byte -{} of {}", name_, kZone - at, bytes_));
 }

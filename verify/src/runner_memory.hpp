@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <exception>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -58,19 +59,20 @@ struct CudaAccess {
 };
 const CudaAccess& access_cuda();
 
-/// A device buffer between two red zones. All of it starts as repetitions of one byte.
+/// A device buffer between two red zones. All of it starts as repetitions of one byte; without one there are no zones,
+/// and the contents are undefined.
 class GuardedBuffer {
  public:
   /// Large enough to catch a row too many of most tensors.
   static constexpr std::size_t kZone = 4096;
 
-  GuardedBuffer(DeviceMemory& memory, std::string name, std::size_t bytes, std::byte fill);
+  GuardedBuffer(DeviceMemory& memory, std::string name, std::size_t bytes, std::optional<std::byte> fill);
   ~GuardedBuffer();
   GuardedBuffer(const GuardedBuffer&) = delete;
   GuardedBuffer& operator=(const GuardedBuffer&) = delete;
 
   const std::string& name() const { return name_; }
-  void* data() const { return base_ + kZone; }
+  void* data() const { return base_ + zone_; }
   void upload(std::span<const std::byte> bytes);
   std::vector<std::byte> download() const;
   /// True if the buffer holds just these bytes. Needs little host memory.
@@ -82,7 +84,8 @@ class GuardedBuffer {
   DeviceMemory& memory_;
   std::string name_;
   std::size_t bytes_;
-  std::byte fill_;
+  std::optional<std::byte> fill_;
+  std::size_t zone_;
   std::byte* base_;
 };
 

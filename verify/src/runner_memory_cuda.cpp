@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory of the first CUDA device that the variants can run on.
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <fstream>
@@ -23,12 +24,22 @@ std::string text_of(cudaError_t status, const char* call) {
 /// "13.0" of 13000; CUDA's numbering of its versions.
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
-/// Of the kernel module, e.g. "580.95.05"; the runtime itself tells only the newest CUDA version that it supports.
+/// Of the kernel module, e.g. "580.95.05"; CUDA itself tells only the newest version of it that the driver supports.
 std::string driver_version() {
   std::ifstream file("/proc/driver/nvidia/version");
   const std::string text((std::istreambuf_iterator<char>(file)), {});
   std::smatch match;
-  return std::regex_search(text, match, std::regex(R"(\s(\d+\.\d+(\.\d+)*)\s)")) ? match[1].str() : "unknown";
+  if (std::regex_search(text, match, std::regex(R"(\s(\d+\.\d+(\.\d+)*)\s)"))) return match[1];
+  // Containers may hide that file. The management library comes with the driver.
+  std::string version = "unknown";
+  if (void* const library = dlopen("libnvidia-ml.so.1", RTLD_NOW)) {
+    const auto init = reinterpret_cast<int (*)()>(dlsym(library, "nvmlInit_v2"));
+    const auto ask = reinterpret_cast<int (*)(char*, unsigned)>(dlsym(library, "nvmlSystemGetDriverVersion"));
+    char answer[96] = "";
+    if (init != nullptr && ask != nullptr && init() == 0 && ask(answer, sizeof answer) == 0) version = answer;
+    dlclose(library);
+  }
+  return version;
 }
 
 class CudaMemory final : public DeviceMemory {
@@ -70,7 +81,7 @@ class CudaMemory final : public DeviceMemory {
     // The whole device: a kernel that runs in another stream has to be found out, not to race with the checks.
     const cudaError_t status = cudaDeviceSynchronize();
     if (status != cudaSuccess) {
-      remember(text_of(status, "cudaDeviceSynchronize"));
+      remember_fatal(text_of(status, "cudaDeviceSynchronize"));
       throw std::runtime_error(text_of(status, "cudaDeviceSynchronize"));
     }
     if (unchecked != cudaSuccess) throw std::runtime_error("unchecked: " + text_of(unchecked, "a call of CUDA"));
@@ -97,19 +108,21 @@ class CudaMemory final : public DeviceMemory {
     require(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   }
 
-  /// CUDA repeats a kernel's fatal error at every later call until the process ends; runs that it hits say so.
-  void remember(const std::string& error) {
-    if (cudaDeviceSynchronize() == cudaSuccess) return;
-    const std::lock_guard lock(mutex_);
-    if (!fatal_) fatal_ = error;
-  }
-
   void require(cudaError_t status, const char* call) {
     if (status == cudaSuccess) return;
     cudaGetLastError();
+    const std::string error = text_of(status, call);
+    if (const auto first = remember_fatal(error))
+      throw DeviceError("the device is unusable in this process since an earlier run: " + *first);
+    throw DeviceError(error);
+  }
+
+  /// CUDA repeats a kernel's fatal error at every later call until the process ends. The first one, if there was one.
+  std::optional<std::string> remember_fatal(const std::string& error) {
+    const bool fatal = cudaDeviceSynchronize() != cudaSuccess;
     const std::lock_guard lock(mutex_);
-    if (fatal_) throw DeviceError("the device is unusable in this process since an earlier run, where " + *fatal_);
-    throw DeviceError(text_of(status, call));
+    if (fatal && !fatal_) fatal_ = error;
+    return fatal_;
   }
 
   int device_;

@@ -40,12 +40,13 @@ Item stopped(const Unit& unit, const Run& run, Status status, const std::string&
 }
 
 std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference, int threads,
-                            int repeats) {
+                            const RunOptions& how) {
   try {
-    c.kernel = run_kernel(*run.kernel, c, run.convention, repeats);
+    c.kernel = run_kernel(*run.kernel, c, run.convention, how);
   } catch (const std::runtime_error& error) {
     std::vector<Item> items{stopped(unit, run, Status::FAIL, error.what())};
-    if (repeats != SweepOptions{}.repeats) items.front().repro += fmt::format(" --repeat {}", repeats);
+    if (how.repeats != SweepOptions{}.run.repeats) items.front().repro += fmt::format(" --repeat {}", how.repeats);
+    if (!how.guarded) items.front().repro += " --unguarded";
     return items;
   } catch (const std::exception& error) {
     return {stopped(unit, run, Status::ERROR, error.what())};
@@ -63,7 +64,7 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   return items;
 }
 
-std::vector<Record> run_unit(const Unit& unit, int threads, int repeats) {
+std::vector<Record> run_unit(const Unit& unit, int threads, const RunOptions& how) {
   std::vector<Record> records;
   if (!unit.unavailable.empty()) {
     records.push_back({stopped(unit, unit.runs.front(), Status::SKIPPED, unit.unavailable), {}, {}, unit.index});
@@ -79,7 +80,7 @@ std::vector<Record> run_unit(const Unit& unit, int threads, int repeats) {
     options.threads = threads;
     const ReferenceData reference = evaluate_reference(c, options);
     for (; next < unit.runs.size(); ++next)
-      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, repeats)) add(item);
+      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, how)) add(item);
   } catch (const std::exception& error) {
     for (; next < unit.runs.size(); ++next) add(stopped(unit, unit.runs[next], Status::ERROR, error.what()));
   }
@@ -115,7 +116,7 @@ std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions
   }
   std::mutex mutex;
   for_each_unit(open, options.threads, [&](const Unit& unit, int threads) {
-    const std::vector<Record> records = run_unit(unit, threads, options.repeats);
+    const std::vector<Record> records = run_unit(unit, threads, options.run);
     const std::lock_guard lock(mutex);
     if (options.journal != nullptr) options.journal->append(unit, records);
     all.insert(all.end(), records.begin(), records.end());

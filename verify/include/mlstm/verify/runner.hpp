@@ -13,16 +13,24 @@ namespace mlstm::verify {
 /// Whether this machine can run the variant now; the reason if not (no CUDA device, say).
 std::string unavailable(const Kernel& kernel);
 
+struct RunOptions {
+  int repeats = 0;  ///< further runs with the same poison that have to give the same bits
+  /// False: buffers of just the size asked for, neither poisoned nor between red zones. For compute-sanitizer: it takes
+  /// poisoned memory for initialised and a red zone for a part of the buffer.
+  bool guarded = true;
+};
+
 /// Runs forward and, if `convention` is given and the case has cotangents, backward. Converts to the problem's dtypes,
 /// poisons outputs, saved data and workspace with NaN, surrounds every buffer with red zones and checks them and the
 /// inputs afterwards (in backward, h and the saved data are inputs). Runs everything 2 + `repeats` times, once with
-/// another poison, and compares bitwise. Runs on a GPU take turns; all else may happen at the same time.
-/// Throws std::invalid_argument if the kernel does not support the problem; std::runtime_error naming the buffer for a
-/// write outside it, a damaged input, or a result that depends on the poison or differs from run to run, and for an
-/// error of the device that the kernel caused; other exceptions if the device has no memory left or is out of order.
-/// The attributes of the result say what it ran on (`device`, ...) and what bounds need to know (`saved_dtype`,
-/// `gate_gradient`).
-KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention, int repeats = 0);
+/// another poison, and compares bitwise (1 + `repeats` times if not `guarded`). Runs on a GPU take turns; all else may
+/// happen at the same time. Throws std::invalid_argument if the kernel does not support the problem; std::runtime_error
+/// naming the buffer for a write outside it, a damaged input, or a result that depends on the poison or differs from
+/// run to run, and for an error of the device that the kernel caused; other exceptions if the device has no memory left
+/// or is out of order. The attributes of the result say what it ran on (`device`, ...) and what bounds need to know
+/// (`saved_dtype`, `gate_gradient`).
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
+                      const RunOptions& options = {});
 
 /// What the published interface of mLSTM kernels takes beside the tensors (contract §4), with its defaults.
 struct InterfaceOptions {

@@ -17,6 +17,7 @@
 #include "mlstm/verify/judge.hpp"
 #include "mlstm/verify/problems.hpp"
 #include "mlstm/verify/report.hpp"
+#include "mlstm/verify/runner.hpp"
 
 namespace mlstm::verify {
 
@@ -80,9 +81,9 @@ class Journal {
 };
 
 struct SweepOptions {
-  int threads = 0;             ///< 0: one per core. Verdicts do not depend on it
-  int repeats = 1;             ///< further runs that have to give the same bits
-  Journal* journal = nullptr;  ///< units done there are not run again
+  int threads = 0;  ///< 0: one per core. Verdicts do not depend on it
+  RunOptions run{.repeats = 1};
+  Journal* journal = nullptr;                                                 ///< units done there are not run again
   std::function<void(const Unit&, const std::vector<Record>&)> on_unit_done;  ///< one call at a time
 };
 
