@@ -22,8 +22,9 @@ Expectation read_expectation(const std::filesystem::path& path);
 /// Text of an expectation that `items` meet.
 std::string expectation_of(const std::vector<Item>& items);
 
-/// One line per difference: another status than expected, a tensor that is not expected of its case, an expectation that
-/// was not judged. A case that the expectation does not name is expected to pass. Empty if the verdicts are as expected.
+/// One line per difference: another status than expected, a tensor that is not expected of its case, an expectation
+/// that was not judged. A case that the expectation does not name is expected to pass. Empty if the verdicts are as
+/// expected.
 std::vector<std::string> differences(const Expectation& expected, const std::vector<Item>& items);
 
 /// True if `item` has exactly the status that is recorded for it: PASS if its case is not named at all.
