@@ -243,6 +243,21 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
   store_tile(acc, B, args.out + (step0 + row0) * width + column0, width, valid_rows, valid_columns);
 }
 
+/// What the three gradients have in common.
+template <class T>
+TileArguments<T> gradient_arguments(const ChunkSizes& sizes, const TileInputs<T>& in, const ChunkStates<T>& states,
+                                    const TileDots& dots) {
+  TileArguments<T> args{};
+  args.sizes = sizes;
+  args.state = states.C;
+  args.n_state = states.n;
+  args.gates = in.gates;
+  args.inverse = in.inverse;
+  args.gamma = in.gamma;
+  args.dots = dots;
+  return args;
+}
+
 template <class T, Product kProduct>
 void launch_tiles(const char* name, TileArguments<T> args, cudaStream_t stream) {
   const ChunkSizes& sizes = args.sizes;

@@ -6,11 +6,11 @@
 // Grid: heads x slabs of 128 bytes of a row of C. The size of a slab does not depend on the batch, so neither does any
 // result; it is small because the heads of a batch of one have to fill a GPU (DHQK/DHV 256/512, 8 heads: 128 blocks).
 // Block: 256 threads, kLanes of them side by side on one row of the slab, 16 bytes each (one element each if rows of C
-// are not aligned to 16 bytes), and as many rows at a time as that leaves. A thread has kInFlight rows in flight before
-// it waits for anything: C is requested first, and the gates, q, k and n are fetched while it comes.
-// Every block computes n and l for itself from n_0 and m_0. These are therefore written by a second launch, when no
-// block reads them any more, or in-place updates would race.
-// Shared memory: s q and I k of one tile of rows, sums of warps; at most 6 KiB. Rounded: h, once.
+// are not aligned to 16 bytes), and as many rows at a time as that leaves. A thread has kInFlight rows in flight (8, or
+// 4 where that is all rows, which leaves room for more blocks) before it waits for anything: C is requested first, and
+// the gates, q, k and n are fetched while it comes. Every block computes n and l for itself from n_0 and m_0. These are
+// therefore written by a second launch, when no block reads them any more, or in-place updates would race. Shared
+// memory: s q and I k of one tile of rows, sums of warps; at most 6 KiB. Rounded: h, once.
 #include <cmath>
 #include <stdexcept>
 #include <type_traits>
@@ -25,7 +25,7 @@ namespace {
 
 using cuda::RealOf;
 
-constexpr int kThreads = 256, kWarps = kThreads / 32, kSlabBytes = 128, kInFlight = 8;
+constexpr int kThreads = 256, kWarps = kThreads / 32, kSlabBytes = 128;
 
 /// Columns of C per block.
 template <class Real>
@@ -83,8 +83,9 @@ __device__ inline void store(Real* to, const Real (&x)[Width]) {
     __stcs(reinterpret_cast<float4*>(to), make_float4(x[0], x[1], x[2], x[3]));
 }
 
-template <class T, int Width>
-__global__ void __launch_bounds__(kThreads) step_kernel(const Step<T> step) {
+template <class T, int Width, int kInFlight>
+__global__ void __launch_bounds__(kThreads, kInFlight == 4 && sizeof(RealOf<T>) == 4 ? 5 : 1)
+    step_kernel(const Step<T> step) {
   using Real = RealOf<T>;
   constexpr int kLanes = kColumns<Real> / Width, kGroups = kThreads / kLanes, kTile = kGroups * kInFlight;
   static_assert(kLanes <= 32 && kTile <= kThreads);
@@ -213,8 +214,16 @@ void run(const Problem& problem, const ForwardArgs& args) {
   constexpr int kWidth = 16 / sizeof(Real);
   const bool vectors = shape.DHV % kWidth == 0 && aligned_to_16(step.c_initial) && aligned_to_16(step.c_last);
   const auto stream = static_cast<cudaStream_t>(args.stream);
-  cuda::launch("step_fused_cuda step", vectors ? step_kernel<T, kWidth> : step_kernel<T, 1>,
-               cuda::grid_of(blocks_of(problem)), kThreads, 0, stream, step);
+  constexpr int kRowsOfFour = 4 * kThreads * kWidth / kColumns<Real>;
+  const auto launch = [&](auto kernel) {
+    cuda::launch("step_fused_cuda step", kernel, cuda::grid_of(blocks_of(problem)), kThreads, 0, stream, step);
+  };
+  if (!vectors)
+    launch(step_kernel<T, 1, 8>);
+  else if (shape.DHQK <= kRowsOfFour)
+    launch(step_kernel<T, kWidth, 4>);
+  else
+    launch(step_kernel<T, kWidth, 8>);
   if (step.n_last != nullptr || (step.has_m && step.m_last != nullptr))
     cuda::launch("step_fused_cuda vectors", step_vectors_kernel<T>, cuda::grid_of(shape.heads()), kThreads, 0, stream,
                  step);
