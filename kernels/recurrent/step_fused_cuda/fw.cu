@@ -83,9 +83,14 @@ __device__ inline void store(Real* to, const Real (&x)[Width]) {
     __stcs(reinterpret_cast<float4*>(to), make_float4(x[0], x[1], x[2], x[3]));
 }
 
+/// Blocks that a multiprocessor has registers for.
+template <class Real, int kInFlight>
+constexpr int kBlocksPerProcessor = sizeof(Real) == 8 ? 2
+                                    : kInFlight == 4  ? 5
+                                                      : 4;
+
 template <class T, int Width, int kInFlight>
-__global__ void __launch_bounds__(kThreads, kInFlight == 4 && sizeof(RealOf<T>) == 4 ? 5 : 1)
-    step_kernel(const Step<T> step) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<RealOf<T>, kInFlight>) step_kernel(const Step<T> step) {
   using Real = RealOf<T>;
   constexpr int kLanes = kColumns<Real> / Width, kGroups = kThreads / kLanes, kTile = kGroups * kInFlight;
   static_assert(kLanes <= 32 && kTile <= kThreads);
