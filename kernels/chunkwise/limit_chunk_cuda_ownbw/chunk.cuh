@@ -18,7 +18,7 @@ struct ChunkKernel {
   static constexpr int kStateSlab = kX > kColumns* kStride ? kX : kColumns* kStride;
   // Shared memory: two slabs of A | two slabs of the second operand, or X | weights (forward: P; backward: P, dS) |
   // scalars of rows.
-  static constexpr int kFloats = 9 * kTile;
+  static constexpr int kFloats = 12 * kTile;
   static constexpr std::size_t bytes(int weights) {
     return (2 * kSlab + 2 * kStateSlab + weights * kSlab) * sizeof(T) + kFloats * sizeof(float);
   }
@@ -36,15 +36,14 @@ struct ChunkPlace {
   }
 };
 
-/// Exponents of D relative to the chunk's first M, in units of log(2): D_tj = exp2(column_term[j] - row_term[t]).
-/// Thread t < 64 writes those of step t.
-__device__ inline void write_gate_terms(const Gates& gates, const ChunkPlace& at, float* row_term, float* column_term) {
+/// D_tj = gate_weight(a_term[j], M_term[t]), relative to the chunk's first M. Thread t < 64 writes the terms of step t.
+__device__ inline void write_gate_terms(const Gates& gates, const ChunkPlace& at, GateTerm* M_term, GateTerm* a_term) {
   const int thread = static_cast<int>(threadIdx.x);
   if (thread >= kTile) return;
   const bool valid = thread < at.steps;
   const double origin = gates.M[at.step0];
-  row_term[thread] = valid ? static_cast<float>((gates.M[at.step0 + thread] - origin) * kLog2E) : 0.0f;
-  column_term[thread] = valid ? static_cast<float>((gates.a[at.step0 + thread] - origin) * kLog2E) : 0.0f;
+  M_term[thread] = valid ? GateTerm(gates.M[at.step0 + thread], origin) : GateTerm();
+  a_term[thread] = valid ? GateTerm(gates.a[at.step0 + thread], origin) : GateTerm();
 }
 
 /// Starts copying columns column0... of the chunk's rows.

@@ -24,9 +24,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) chunk_h_kern
   T* const A = reinterpret_cast<T*>(shared_memory);
   T* const B = A + 2 * K::kSlab;
   T* const P = B + 2 * K::kStateSlab;
-  float* const row_term = reinterpret_cast<float*>(P + K::kSlab);
-  float* const column_term = row_term + kTile;
-  float* const past = column_term + kTile;
+  GateTerm* const M_term = reinterpret_cast<GateTerm*>(P + K::kSlab);
+  GateTerm* const a_term = M_term + kTile;
+  float* const past = reinterpret_cast<float*>(a_term + kTile);
   float* const inverse = past + kTile;
   float* const sums = inverse + kTile;
   float* const partial = sums + kTile;  // 2 x 64
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) chunk_h_kern
   const ChunkPlace at = ChunkPlace::of_block(sizes);
   const bool nothing_before = sizes.starts_empty && at.chunk == 0;
   const auto load_q = [&](int slab, T* to) { load_rows(to, kTile, args.q, at, sizes.DHQK, slab * kTile); };
-  write_gate_terms(args.gates, at, row_term, column_term);
+  write_gate_terms(args.gates, at, M_term, a_term);
 
   // P and its row sums; s n.q on the way, two threads a row
   const float* const n = args.states.n + at.head_chunk * sizes.DHQK;
@@ -58,14 +58,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) chunk_h_kern
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int row = Lane::row(mt, e / 2), column = Accumulator<4>::column(nt) + e % 2;
-        const float D = exp2f(column_term[column] - row_term[row]);
+        const float D = gate_weight(a_term[column], M_term[row]);
         const float x = column <= row && row < at.steps ? sizes.scale * weights.x[mt][nt][e] * D : 0.0f;
         l_parts[mt][e / 2] += x;
         P[row * K::kStride + column] = from_real<T>(x);
       }
   sum_rows(l_parts, partial, sums);
   l_state += __shfl_xor_sync(kAllLanes, l_state, 1);
-  __syncthreads();
   if (thread % 2 == 0) {
     const int row = thread / 2;
     const std::int64_t step = at.step0 + row;

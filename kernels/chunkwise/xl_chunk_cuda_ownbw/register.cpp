@@ -20,6 +20,10 @@ class Variant : public Kernel {
     }();
     return info;
   }
+  std::string unsupported(const Problem& problem) const override {
+    const std::string reason = declared_limits(problem);
+    return reason.empty() ? cuda::too_many_blocks(problem, problem.chunk_size) : reason;
+  }
   std::size_t saved_size(const Problem& problem) const override {
     return cuda::chunk_saved_size(problem, problem.chunk_size);
   }

@@ -10,7 +10,7 @@ namespace {
 template <class T>
 struct DiagonalKernel {
   static constexpr int kStride = stride_of<T>(kTile), kSlab = kTile * kStride;
-  static constexpr std::size_t kBytes = 4 * kSlab * sizeof(T) + (kTile * kGStride + 4 * kTile) * sizeof(float);
+  static constexpr std::size_t kBytes = 4 * kSlab * sizeof(T) + (kTile * kGStride + 6 * kTile) * sizeof(float);
 };
 
 // One block per tile: scores q kᵀ and dP = (dh vᵀ) / d + γ of the 64 x 64 pairs, G in shared memory.
@@ -21,9 +21,9 @@ __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, Ti
   T* const A = reinterpret_cast<T*>(shared_memory);
   T* const B = A + 2 * K::kSlab;
   float* const G = reinterpret_cast<float*>(B + 2 * K::kSlab);
-  float* const row_term = G + kTile * kGStride;
-  float* const column_term = row_term + kTile;
-  float* const inverse = column_term + kTile;
+  GateTerm* const row_term = reinterpret_cast<GateTerm*>(G + kTile * kGStride);
+  GateTerm* const column_term = row_term + kTile;
+  float* const inverse = reinterpret_cast<float*>(column_term + kTile);
   float* const gamma = inverse + kTile;
 
   const int thread = static_cast<int>(threadIdx.x);
@@ -36,8 +36,8 @@ __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, Ti
   if (thread < kTile) {
     const bool valid = thread < steps;
     const double origin = in.gates.M[step0];
-    row_term[thread] = valid ? static_cast<float>((in.gates.M[step0 + thread] - origin) * kLog2E) : 0.0f;
-    column_term[thread] = valid ? static_cast<float>((in.gates.a[step0 + thread] - origin) * kLog2E) : 0.0f;
+    row_term[thread] = valid ? GateTerm(in.gates.M[step0 + thread], origin) : GateTerm();
+    column_term[thread] = valid ? GateTerm(in.gates.a[step0 + thread], origin) : GateTerm();
     inverse[thread] = valid ? in.inverse[step0 + thread] : 0.0f;
     gamma[thread] = valid ? in.gamma[step0 + thread] : 0.0f;
   }
@@ -60,10 +60,10 @@ __global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, Ti
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int row = Lane::row(mt, e / 2), column = Accumulator<4>::column(nt) + e % 2;
-        const float weight = exp2f(column_term[column] - row_term[row]);
+        const float weight = gate_weight(column_term[column], row_term[row]);
         const float P = sizes.scale * scores.x[mt][nt][e] * weight;
         G[row * kGStride + column] =
-            column <= row && row < steps ? P * (dP.x[mt][nt][e] * inverse[row] + gamma[row]) : 0.0f;
+            column <= row && row < steps ? P * saturate<float>(dP.x[mt][nt][e] * inverse[row] + gamma[row]) : 0.0f;
       }
   const float sum = straddling_sum(G);
   if (thread < steps) diagonal[step0 + thread] = sum;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/cuda/chunk_pass.hpp"
 
+#include <algorithm>
+
 #include "common/cuda/launch.hpp"
 #include "common/cuda/variant.hpp"
 
@@ -16,13 +18,11 @@ std::size_t bytes_of(const Problem& problem, std::int64_t L) {
   return arena.size();
 }
 
-cudaStream_t stream_of(const void* stream) { return static_cast<cudaStream_t>(const_cast<void*>(stream)); }
-
 void require_pointer(const char* name, const void* pointer) {
   if (pointer == nullptr) throw std::invalid_argument(std::string(name) + " is null; expected a device pointer");
 }
 
-/// The tensors that are copied in pieces of 16 bytes.
+/// What is read or written in pieces of up to 16 bytes.
 template <class Args>
 void require_tensors(const Problem& problem, const Args& args) {
   require_inputs(problem, args);
@@ -30,6 +30,9 @@ void require_tensors(const Problem& problem, const Args& args) {
   require_aligned("k", args.k);
   require_aligned("v", args.v);
   require_aligned("h", args.h);
+  require_aligned("c_initial", args.c_initial);
+  require_aligned("saved", args.saved);
+  require_aligned("workspace", args.workspace);
 }
 
 template <class T>
@@ -50,6 +53,16 @@ std::size_t chunk_workspace_size(const Problem& problem, std::int64_t L, bool ba
   return backward ? bytes_of<ChunkScratch>(problem, L) : bytes_of<SavedChunks>(problem, L);
 }
 
+std::string too_many_blocks(const Problem& problem, std::int64_t L) {
+  const ChunkSizes sizes = ChunkSizes::of(problem, L);
+  const int width = std::max(sizes.DHQK, sizes.DHV);
+  const double blocks =
+      static_cast<double>(sizes.heads) * sizes.chunks * sizes.tiles * ((width - 1) / kTileColumns + 1);
+  if (blocks <= static_cast<double>(kMaxGridX)) return {};
+  return std::to_string(sizes.heads) + " heads of " + std::to_string(sizes.chunks) +
+         " chunks are not supported (at most " + std::to_string(kMaxGridX) + " blocks in a launch)";
+}
+
 template <class T>
 ChunkKernels<T> tiled_kernels() {
   return {tiles_h<T>, tiled_gradients<T>};
@@ -59,12 +72,13 @@ template <class T>
 void chunk_forward(const Problem& problem, std::int64_t L, const ForwardArgs& args, const ChunkKernels<T>& kernels) {
   require_tensors(problem, args);
   require_pointer("h", args.h);
+  require_aligned("c_last", args.c_last);
   const ChunkSizes sizes = ChunkSizes::of(problem, L);
   const void* const memory = args.saved != nullptr ? args.saved : args.workspace;
   require_pointer(args.saved != nullptr ? "saved" : "workspace", memory);
   Arena arena(memory);
   const SavedChunks<T> saved = SavedChunks<T>::take(arena, problem, sizes);
-  const cudaStream_t stream = stream_of(args.stream);
+  const cudaStream_t stream = static_cast<cudaStream_t>(args.stream);
   scan_gates(problem, sizes.L, args.i, args.f, args.m_initial, saved.gates, args.m_last, stream);
 
   const bool borders = sizes.chunks > 1 || problem.has_initial_state;
@@ -100,12 +114,14 @@ void chunk_backward(const Problem& problem, std::int64_t L, const BackwardArgs& 
   require_aligned("dq", args.dq);
   require_aligned("dk", args.dk);
   require_aligned("dv", args.dv);
+  require_aligned("dc_last", args.dc_last);
+  require_aligned("dc_initial", args.dc_initial);
   ChunkSizes sizes = ChunkSizes::of(problem, L);
   sizes.ends_unwanted = args.dc_last == nullptr && args.dn_last == nullptr;
   Arena saved_arena(args.saved), scratch_arena(args.workspace);
   const SavedChunks<T> saved = SavedChunks<T>::take(saved_arena, problem, sizes);
   const ChunkScratch<T> scratch = ChunkScratch<T>::take(scratch_arena, problem, sizes);
-  const cudaStream_t stream = stream_of(args.stream);
+  const cudaStream_t stream = static_cast<cudaStream_t>(args.stream);
   row_cotangents(problem, args.convention, saved.l, saved.gates, args.dh, args.h, scratch.rows, scratch.g, stream);
 
   const bool borders = sizes.chunks > 1 || problem.has_initial_state || !sizes.ends_unwanted;

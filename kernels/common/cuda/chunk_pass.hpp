@@ -8,6 +8,8 @@
 // Every step is one or two launches over all heads and chunks; only the states go from chunk to chunk.
 #pragma once
 
+#include <string>
+
 #include "common/cuda/chunk_gate_sums.hpp"
 #include "common/cuda/chunk_states.hpp"
 #include "common/cuda/chunk_tiles.hpp"
@@ -18,7 +20,9 @@ namespace mlstm::kernels::cuda {
 /// Head dimensions of the tiled variants: rows are copied in pieces of 16 bytes.
 constexpr SizeLimit kTiledDimension{8, 512, 8};
 /// Steps: counted in 32 bits within a head.
-constexpr SizeLimit kTiledLength{1, 2147483647, 1};
+constexpr SizeLimit kTiledLength{1, 2147483584, 1};
+/// Fewest columns of a result that a block makes.
+constexpr int kTileColumns = 64;
 
 /// What forward leaves for backward: O(S) and one state a chunk.
 template <class T>
@@ -82,6 +86,9 @@ struct ChunkKernels {
 /// Bytes of SavedChunks, and of ChunkScratch; chunks of L steps.
 std::size_t chunk_saved_size(const Problem& problem, std::int64_t L);
 std::size_t chunk_workspace_size(const Problem& problem, std::int64_t L, bool backward);
+
+/// Why a launch would have too many blocks; empty if none has. Chunks of L steps.
+std::string too_many_blocks(const Problem& problem, std::int64_t L);
 
 /// Throw std::invalid_argument for null or unaligned tensors.
 template <class T>

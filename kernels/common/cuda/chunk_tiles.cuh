@@ -51,7 +51,7 @@ struct TileKernel {
   static constexpr int kStateSlab = kOverDHQK ? kTile * kWideStride : kColumns * kStride;
   static constexpr int kX = kTile * kWideStride;
   static constexpr int kRegion = 2 * kStateSlab > 2 * kSlab + kX ? 2 * kStateSlab : 2 * kSlab + kX;
-  static constexpr int kFloats = 9 * kTile + 2;
+  static constexpr int kFloats = 11 * kTile + 2;
   static constexpr std::size_t kBytes = (3 * kSlab + kRegion) * sizeof(T) + kFloats * sizeof(float);
 };
 
@@ -63,10 +63,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
   T* const B = A + 2 * K::kSlab;
   T* const X = B + 2 * K::kSlab;
   T* const W = B + K::kRegion;
-  float* const row_term = reinterpret_cast<float*>(W + K::kSlab);
-  float* const column_term = row_term + kTile;
-  float* const inverse = column_term + kTile;  // of the later step: rows of dq, columns of dk
-  float* const gamma = inverse + kTile;
+  GateTerm* const row_term = reinterpret_cast<GateTerm*>(W + K::kSlab);
+  GateTerm* const column_term = row_term + kTile;
+  float* const inverse = reinterpret_cast<float*>(column_term + kTile);  // 1/d of the rows of h and dq, columns of dk
+  float* const gamma = inverse + kTile;                                  // dq: γ d of the rows; dk: γ of the columns
   float* const row_weight = gamma + kTile;
   float* const sums = row_weight + kTile;
   float* const partial = sums + kTile;  // 2 x 64
@@ -105,8 +105,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
     row_a_or_M = valid ? (K::kPast ? M : a)[row0 + thread] : 0;
     row_weight[thread] = !valid ? 0.0f : K::kPast ? sizes.scale * args.gates.past[step] : args.gates.to_end[step];
     if constexpr (kProduct == Product::dq) {
-      inverse[thread] = valid ? args.inverse[step] : 0.0f;
-      gamma[thread] = valid ? args.gamma[step] : 0.0f;
+      // 1/d is common to the row and multiplies the sums: they stay finite also where it is very large
+      const float row_inverse = valid ? args.inverse[step] : 0.0f;
+      inverse[thread] = row_inverse;
+      gamma[thread] = row_inverse > 0 ? args.gamma[step] / row_inverse : 0.0f;
     }
   }
   Accumulator<NT> acc;
@@ -128,19 +130,20 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
         });
     acc.for_each([&](float& x, int row, int column) {
       if constexpr (kProduct == Product::dq)
-        if (column < valid_columns) x = x * inverse[row] + gamma[row] * n_state[column0 + column];
+        if (column < valid_columns) x += gamma[row] * n_state[column0 + column];
       if constexpr (kProduct == Product::dk)
         if (column < valid_columns) x += n_state[column0 + column];
       x *= row_weight[row];
     });
   }
 
-  const auto dot_rows = [&] {  // sums[row], for the thread of the row
+  const auto dot_rows = [&] {  // sums[row]
     row_dots(acc, args.rows + (step0 + row0) * width + column0, width, valid_rows, valid_columns, partial, sums);
   };
+  const auto row_sum = [&](int row) { return kProduct == Product::dq ? sums[row] * inverse[row] : sums[row]; };
   const auto write_dots = [&](float* to) {
     dot_rows();
-    if (thread < valid_rows) to[part * sizes.heads * sizes.S + step0 + row0 + thread] = sums[thread];
+    if (thread < valid_rows) to[part * sizes.heads * sizes.S + step0 + row0 + thread] = row_sum(thread);
   };
   if constexpr (kProduct == Product::dk) write_dots(args.dots.k_state);
 
@@ -157,7 +160,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
       } else {  // everything before the tile that comes now
         dot_rows();
         if (thread < kTile) {
-          const float sum = warp_sum(sums[thread]);
+          const float sum = warp_sum(row_sum(thread));
           if (thread % 32 == 0) totals[thread / 32] = sum;
         }
         __syncthreads();
@@ -167,14 +170,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
       }
     }
     const int other0 = (K::kPast ? tile - step : tile + step) * kTile, valid_others = min(kTile, n - other0);
-    // Exponents relative to the first M of the later tile, where both terms are small if the weight is not.
     const double origin = M[K::kPast ? row0 : other0];
     if (thread < kTile) {
-      row_term[thread] = static_cast<float>((row_a_or_M - origin) * kLog2E);
+      row_term[thread] = GateTerm(row_a_or_M, origin);
     } else {
       const int column = thread - kTile;
       const bool valid = column < valid_others;
-      column_term[column] = valid ? static_cast<float>(((K::kPast ? a : M)[other0 + column] - origin) * kLog2E) : 0.0f;
+      column_term[column] = valid ? GateTerm((K::kPast ? a : M)[other0 + column], origin) : GateTerm();
       if constexpr (kProduct == Product::dk) {
         inverse[column] = valid ? args.inverse[step0 + other0 + column] : 0.0f;
         gamma[column] = valid ? args.gamma[step0 + other0 + column] : 0.0f;
@@ -194,8 +196,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = Lane::row(mt, half);
-        const float own_term = row_term[row];
-        const float own_inverse = kProduct == Product::dq ? inverse[row] : 0.0f;
+        const GateTerm own_term = row_term[row];
         const float own_gamma = kProduct == Product::dq ? gamma[row] : 0.0f;
 #pragma unroll
         for (int nt = 0; nt < 4; ++nt) {
@@ -206,10 +207,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
             bool counts = row < valid_rows && column + e < valid_others;
             if (diagonal) counts = counts && (K::kPast ? column + e <= row : column + e >= row);
             float x = weights.x[mt][nt][2 * half + e];
-            if constexpr (kProduct == Product::dq) x = x * own_inverse + own_gamma;
-            if constexpr (kProduct == Product::dk) x = x * inverse[column + e] + gamma[column + e];
-            const float exponent = K::kPast ? column_term[column + e] - own_term : own_term - column_term[column + e];
-            pair[e] = counts ? sizes.scale * x * exp2f(exponent) : 0.0f;
+            if constexpr (kProduct == Product::dq) x += own_gamma;
+            if constexpr (kProduct == Product::dk) x = saturate<float>(x * inverse[column + e] + gamma[column + e]);
+            const GateTerm other_term = column_term[column + e];
+            const float D = K::kPast ? gate_weight(other_term, own_term) : gate_weight(own_term, other_term);
+            x = counts ? sizes.scale * x * D : 0.0f;
+            pair[e] = kProduct == Product::dk ? saturate<T>(x) : x;
           }
           if constexpr (kProduct == Product::h) l_parts[mt][half] += pair[0] + pair[1];
           store_pair(W + row * K::kStride + column, pair[0], pair[1]);
@@ -223,21 +226,21 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
   if constexpr (kProduct == Product::h) {
     sum_rows(l_parts, partial, sums);
     l_state += __shfl_xor_sync(kAllLanes, l_state, 1);
-    __syncthreads();
     if (thread % 2 == 0) {
       const int row = thread / 2;
       const std::int64_t at = step0 + row0 + row;
-      float inverse = 0;
+      float row_inverse = 0;
       if (row < valid_rows) {
         const float l = sums[row] + row_weight[row] * l_state;
-        inverse = denominator(args.rule, l, static_cast<float>(args.gates.m[at])).inverse;
+        row_inverse = denominator(args.rule, l, static_cast<float>(args.gates.m[at])).inverse;
         if (part == 0) args.l[at] = l;
       }
-      row_term[row] = inverse;
+      inverse[row] = row_inverse;
     }
     __syncthreads();
-    acc.for_each([&](float& x, int row, int) { x *= row_term[row]; });
   }
+  if constexpr (kProduct == Product::h || kProduct == Product::dq)
+    acc.for_each([&](float& x, int row, int) { x *= inverse[row]; });
   if constexpr (kProduct == Product::dk) write_dots(args.dots.k_all);
   if (args.out == nullptr) return;
   store_tile(acc, B, args.out + (step0 + row0) * width + column0, width, valid_rows, valid_columns);

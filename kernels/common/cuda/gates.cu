@@ -141,13 +141,13 @@ __global__ void rows_kernel(std::int64_t rows, std::int64_t DHV, DenominatorRule
     for (int e = 0; e < kElements; ++e) {
       const Real cotangent = dh != nullptr ? to_real(cotangents.x[e]) : Real(0);
       if (kExact) product += cotangent * (dh != nullptr ? to_real(outputs.x[e]) : Real(0));
-      cotangents.x[e] = from_real<T>(cotangent * d.inverse);
+      cotangents.x[e] = from_real<T>(saturate<T>(cotangent * d.inverse));
     }
     if (g != nullptr) *reinterpret_cast<P*>(g + at) = cotangents;
   }
   if (kExact) product = warp_sum(product);
   if (lane != 0) return;
-  const Real dd = rule.normalized ? -product * d.inverse : Real(0);
+  const Real dd = rule.normalized ? saturate<Real>(-product * d.inverse) : Real(0);
   inverse[row] = d.inverse;
   gamma[row] = kExact ? d.sign * dd : Real(0);
   dm[row] = kExact && exp_gate ? dd * static_cast<Real>(rule.eps) : Real(0);

@@ -201,8 +201,8 @@ __device__ void multiply_slabs(Accumulator<NT>& acc, int depth, T* A, int a_elem
   }
 }
 
-/// What each lane has summed up for its rows (mt, half), by row: sums[row] = the sum over all lanes, complete once the
-/// block is synchronised again. `partial` is shared memory for 2 x 64 floats.
+/// What each lane has summed up for its rows (mt, half), by row: sums[row] = the sum over all lanes. `partial` is
+/// shared memory for 2 x 64 floats. The block is synchronised before this returns.
 __device__ inline void sum_rows(const float (&parts)[2][2], float* partial, float* sums) {
 #pragma unroll
   for (int mt = 0; mt < 2; ++mt)
@@ -215,6 +215,7 @@ __device__ inline void sum_rows(const float (&parts)[2][2], float* partial, floa
     }
   __syncthreads();
   if (threadIdx.x < kTile) sums[threadIdx.x] = partial[threadIdx.x] + partial[kTile + threadIdx.x];
+  __syncthreads();
 }
 
 /// sums[row] = Σ_columns acc * other, where `other` (row-major, in global memory) starts at the result's first element.
@@ -257,8 +258,23 @@ __device__ void store_tile(Accumulator<NT>& acc, T* shared, T* global, std::int6
   __syncthreads();
 }
 
-/// exp of x given as x log2(e).
-__device__ inline float exp_of_log2(float x) { return exp2f(x); }
 constexpr double kLog2E = 1.4426950408889634;
+
+/// a_j or M_t in units of log(2), relative to some origin, as a float32 and what is missing from it: a and M may both
+/// be large where their difference is small.
+struct GateTerm {
+  float high = 0, low = 0;
+  GateTerm() = default;
+  __device__ GateTerm(double value, double origin) {
+    const double x = (value - origin) * kLog2E;
+    high = static_cast<float>(x);
+    low = static_cast<float>(x - static_cast<double>(high));
+  }
+};
+
+/// D_tj = exp(a_j - M_t).
+__device__ inline float gate_weight(const GateTerm& a, const GateTerm& M) {
+  return exp2f((a.high - M.high) + (a.low - M.low));
+}
 
 }  // namespace mlstm::kernels::cuda

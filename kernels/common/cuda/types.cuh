@@ -50,6 +50,26 @@ void dispatch(DType dtype, const Body& body) {
   if (!found) throw std::logic_error("no kernel for " + std::string(to_string(dtype)));
 }
 
+/// The largest finite number of a storage type.
+template <class T>
+__host__ __device__ constexpr RealOf<T> largest() {
+  if constexpr (std::is_same_v<T, double>)
+    return 1.7976931348623157e308;
+  else if constexpr (std::is_same_v<T, float16>)
+    return 65504.0f;
+  else if constexpr (std::is_same_v<T, bfloat16>)
+    return 3.3895313892515355e38f;
+  else
+    return 3.4028234663852886e38f;
+}
+
+/// x, or the largest finite number of T in its place: where 1/d is large because q is zero, dh/d may overflow, and an
+/// infinity times that zero would be NaN.
+template <class T>
+__device__ inline RealOf<T> saturate(RealOf<T> x) {
+  return fmin(fmax(x, -largest<T>()), largest<T>());
+}
+
 template <class Real>
 __device__ inline Real log_sigmoid(Real x) {
   return (x < Real(0) ? x : Real(0)) - log1p(exp(-fabs(x)));
@@ -83,9 +103,9 @@ __device__ inline Denominator<Real> denominator(const DenominatorRule& rule, Rea
   const Real scale = exp(m < Real(0) ? m : Real(0));
   const Real floor = exp(m > Real(0) ? -m : Real(0));
   const Real magnitude = fabs(l) * scale;
-  const Real largest = std::is_same_v<Real, double> ? Real(1.7976931348623157e308) : Real(3.4028234663852886e38f);
   const Real inverse = scale / ((magnitude > floor ? magnitude : floor) + static_cast<Real>(rule.eps) * scale);
-  return {inverse < largest ? inverse : largest, magnitude >= floor ? Real((l > 0) - (l < 0)) : Real(0)};
+  return {inverse < largest<Real>() ? inverse : largest<Real>(),
+          magnitude >= floor ? Real((l > 0) - (l < 0)) : Real(0)};
 }
 
 }  // namespace mlstm::kernels::cuda
