@@ -10,8 +10,8 @@
 //   dq dk dv the same kernel with other operands
 //   di df    common/cuda/chunk_gate_sums.hpp
 //
-// Memory beside inputs and outputs: O(S) and, in each direction, one state in the dtype every L steps; nothing of size
-// L x L. Work within chunks grows with L, through the states with 1/L.
+// Memory beside inputs and outputs: O(S), in each direction one state in the dtype every L steps, and in backward one
+// float32 per pair of 64-step tiles of a chunk; no L x L matrix. Work within chunks grows with L, through the states with 1/L.
 #pragma once
 
 #include "mlstm/kernel.hpp"

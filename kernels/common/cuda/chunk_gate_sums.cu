@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+// Formula: the header. Nothing is rounded. diagonal_kernel: one block of 128 threads per tile of 64 steps, G in shared
+// memory. gate_sums_kernel: one block of 64 threads per chunk, tile after tile; the parallel formulation has one chunk
+// a head, so that this is one block a head, but only of numbers per step and per pair of tiles.
 #include "common/cuda/chunk_gate_sums.hpp"
 
 #include "common/cuda/launch.hpp"

@@ -11,9 +11,9 @@
 //   t in I, j before I             Σ_{t>=r} of q_t.dq_t without the diagonal tile    (TileDots::q_before)
 //   t after I, j in I              Σ_{j<r} of k_j.dk_j without the diagonal tile     (TileDots::k_beyond)
 //   t after I, j before I          one number a tile:
-//     t after the chunk too, j before the chunk       <dC', C> + <dn', n>            (StateBackward::crossing)
-//     t after the chunk too, j in an earlier tile     Σ_j of k_j.dk_j with what comes after the chunk
-//     (TileDots::k_state) t in a later tile, j before I                   Σ over later tiles of (TileDots::q_over)
+//     t after the chunk too, j before the chunk     <dC', C> + <dn', n>              (StateBackward::crossing)
+//     t after the chunk too, j in an earlier tile   Σ_j k_j.dk_j from after the chunk  (TileDots::k_state)
+//     t in a later tile, j before I                 Σ over later tiles               (TileDots::q_over)
 #pragma once
 
 #include "common/cuda/chunk_sizes.hpp"

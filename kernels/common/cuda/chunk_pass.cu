@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Order of launches and memory of the tensor-core variants; what each launch computes is in the headers.
 #include "common/cuda/chunk_pass.hpp"
 
 #include <algorithm>

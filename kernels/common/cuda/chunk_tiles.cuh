@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel of common/cuda/chunk_tiles.hpp, included by the files that instantiate it.
+// The kernel of common/cuda/chunk_tiles.hpp (formula, grid, roundings), included by the files that instantiate it.
 #pragma once
 
 #include "common/cuda/chunk_tiles.hpp"

@@ -11,10 +11,10 @@
 //   dv     j        k   q   g   t >= j         dC after it              D_last,j
 //
 // A block of 128 threads makes 64 rows x up to 128 columns of the result; it goes over the 64-column tiles of W of its
-// rows, tile by tile as flash attention does, with nothing of size L x L in memory. A and B are read in slabs of 64
-// columns, so that their width is not limited by shared memory.
-// Rounded to the dtype: W as an operand, C and dC as operands (they are stored so), g = dh/d, results. All else
-// float32.
+// rows, tile by tile as flash attention does: W is never in global memory. A and B are read in slabs of 64 columns, so
+// that their width is not limited by shared memory. Shared memory: 65 KiB in 16 bits, 105 KiB in float32.
+// Rounded to the dtype: W as an operand, C and dC as operands (they are stored so), g = dh/d where a product sums over
+// t (elsewhere dh enters as it is stored and 1/d scales the result), results. All else float32.
 #pragma once
 
 #include "common/cuda/chunk_sizes.hpp"
@@ -46,7 +46,7 @@ struct TileDots {
   float* k_beyond;  ///< ... and with later tiles of its chunk
   float* k_all;     ///< ... and with later steps of its tile, and itself: di but for the stabiliser's part
   /// (parts, heads, NC, tiles, tiles): [I][i] for i > I: pairs of the steps of tile i with what lies before tile I. One
-  /// number for every pair of tiles of a chunk: less than q takes as long as a chunk has fewer than 128 DHQK tiles.
+  /// number for every pair of tiles of a chunk: at DHQK = 128, less memory than q up to chunks of 262,144 steps.
   float* q_over;
 
   template <class T>

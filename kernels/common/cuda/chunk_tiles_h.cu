@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// h by the kernel of common/cuda/chunk_tiles.hpp, which says what it computes.
 #include "common/cuda/chunk_tiles.cuh"
 
 namespace mlstm::kernels::cuda {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+// Formulas: the header. Scans are one block per head (m at the borders of chunks; the walk back) or per chunk (a, M);
+// rows are one warp each. All sums over gates are float64; g, di and df are rounded when they are stored.
 #include "common/cuda/gates.hpp"
 
 #include <algorithm>

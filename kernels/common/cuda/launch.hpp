@@ -22,7 +22,8 @@ inline dim3 grid_of(std::int64_t x, std::int64_t y = 1, std::int64_t z = 1) {
   if (x > kMaxGridX || y > kMaxGridYZ || z > kMaxGridYZ)
     throw std::invalid_argument("a grid of " + std::to_string(x) + " x " + std::to_string(y) + " x " +
                                 std::to_string(z) + " blocks is too large; expected at most " +
-                                std::to_string(kMaxGridX) + " x 65535 x 65535");
+                                std::to_string(kMaxGridX) + " x " + std::to_string(kMaxGridYZ) + " x " +
+                                std::to_string(kMaxGridYZ));
   return dim3(static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z));
 }
 

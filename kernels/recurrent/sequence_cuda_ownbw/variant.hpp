@@ -2,9 +2,9 @@
 // Recurrent mLSTM over a whole sequence on the GPU, step by step (contract §2): one kernel per direction, no chunks.
 //
 //   forward    C_t = F_t C_{t-1} + I_t k_t v_tᵀ,  n_t = F_t n_{t-1} + I_t k_t,  h_t = C_tᵀ (s q_t) / d_t
-//   backward   dC_t = s q_t g_tᵀ + F_{t+1} dC_{t+1},  dn_t = s γ_t q_t + F_{t+1} dn_{t+1}      g = dh/d, γ: cotangent
-//   of l
+//   backward   dC_t = s q_t g_tᵀ + F_{t+1} dC_{t+1},  dn_t = s γ_t q_t + F_{t+1} dn_{t+1}
 //              dq_t = s (C_t g_t + γ_t n_t),  dk_t = I_t (dC_t v_t + dn_t),  dv_t = I_t dC_tᵀ k_t
+//              with g = dh/d and γ the cotangent of l;
 //              dlog_i_t = k_t.dk_t,  dlog_f_t = F_t (<dC_t, C_{t-1}> + <dn_t, n_{t-1}>)
 //
 // The state lives in registers: a thread holds 4 rows x 8 columns of it for the whole sequence and shares it with

@@ -48,8 +48,10 @@ struct VariantInfo {
   std::string key() const;
 };
 
-/// Device (or host) pointers of a forward call. Element types: storage_dtype(tensor, problem).
-/// Row-major, contiguous, shapes by shape_of. Null states: none given / not wanted.
+/// Device (or host) pointers of a forward call. Aligned as allocations of the device are (256 bytes). q, k, v, i, f and
+/// h are needed; a decoding step may write its last states over its initial ones, other variants may not. Element
+/// types: storage_dtype(tensor, problem). Row-major, contiguous, shapes by shape_of. Null states: none given / not
+/// wanted.
 struct ForwardArgs {
   const void *q = nullptr, *k = nullptr, *v = nullptr, *i = nullptr, *f = nullptr;
   const void *c_initial = nullptr, *n_initial = nullptr, *m_initial = nullptr;
@@ -63,7 +65,7 @@ struct BackwardArgs {
   Convention convention = Convention::exact;
   const void *q = nullptr, *k = nullptr, *v = nullptr, *i = nullptr, *f = nullptr;
   const void *c_initial = nullptr, *n_initial = nullptr, *m_initial = nullptr;
-  const void* h = nullptr;      ///< the output of forward
+  const void* h = nullptr;      ///< the output of forward; read in the exact convention
   const void* saved = nullptr;  ///< what forward saved
   const void* dh = nullptr;     ///< cotangents; null = zero
   const void *dc_last = nullptr, *dn_last = nullptr, *dm_last = nullptr;
@@ -73,7 +75,8 @@ struct BackwardArgs {
   void* stream = nullptr;
 };
 
-/// One variant. Stateless: calls with different buffers may run at the same time.
+/// One variant. Stateless (but that a cuBLAS variant makes one handle per host thread and device, at the first call):
+/// calls with different buffers may run at the same time.
 class Kernel {
  public:
   virtual ~Kernel() = default;
