@@ -404,6 +404,44 @@ BOOST_AUTO_TEST_CASE(zero_queries_give_zero_outputs_where_the_floor_underflows) 
   }
 }
 
+BOOST_AUTO_TEST_CASE(finite_inputs_never_give_NaN) {
+  // Rows with q = 0 where exp(-m) underflows, or 1/d overflows: only dq may be infinite there.
+  struct Setting {
+    DType dtype;
+    double i_mean;
+  };
+  for (const auto& [dtype, i_mean] :
+       {Setting{DType::float64, 720}, Setting{DType::float32, 100}, Setting{DType::float32, 80},
+        Setting{DType::bfloat16, 100}, Setting{DType::float16, 100}, Setting{DType::float16, 15}})
+    for (const double f_mean : {-1e4, 3.0, 1e4})
+      for (Problem problem : combinations({1, 2, 21, 6, 5}, dtype, 0)) {
+        if (problem.gate != Gate::exp) continue;
+        problem.chunk_size = 8;
+        Data data = draw(problem, {.i_mean = i_mean, .f_mean = f_mean}, problem.has_initial_state);
+        const auto DHQK = static_cast<std::size_t>(problem.shape.DHQK);
+        Values& q = data.inputs.at("q");
+        for (std::size_t n = 0; n < q.size(); ++n)
+          if (n / DHQK % 3 != 0) q[n] = 0;
+        for (const Convention convention : {Convention::exact, Convention::detached}) {
+          const Tensors want = expected(data, convention);
+          for (const std::string& key : kSequenceVariants)
+            for (const auto& [name, values] : run(key, data, convention)) {
+              const DType stored = storage_dtype(is_16_bit_key(name) ? "q" : "c_initial", problem);
+              std::size_t nan = 0, infinite = 0;
+              for (std::size_t n = 0; n < values.size(); ++n) {
+                nan += std::isnan(values[n]);
+                // finite, and below a tenth of the largest number
+                infinite += std::isinf(values[n]) && std::isfinite(round_to(stored, 10 * want.at(name)[n]));
+              }
+              BOOST_CHECK_MESSAGE(nan + infinite == 0, describe(key, problem, convention)
+                                                           << " i=" << i_mean << " f=" << f_mean << ": " << name
+                                                           << " has " << nan << " NaN and " << infinite
+                                                           << " infinities that should be finite");
+            }
+        }
+      }
+}
+
 BOOST_AUTO_TEST_CASE(a_decoding_step_is_one_step_of_the_sequence_and_has_no_backward) {
   for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16, DType::float16})
     for (const Problem& problem : combinations({2, 3, 1, 8, 12}, dtype, 1e-6)) {

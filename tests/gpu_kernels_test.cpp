@@ -361,6 +361,53 @@ BOOST_AUTO_TEST_CASE(cotangents_that_are_not_given_are_zero) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(finite_inputs_never_give_NaN) {
+  // Rows with q = 0 where exp(-m) underflows, or 1/d overflows: only dq may be infinite there.
+  for (const Kernel* kernel : gpu_kernels())
+    for (const DType dtype : kernel->info().dtypes)
+      for (const double i_mean : {dtype == DType::float64 ? 720.0 : 100.0, dtype == DType::float16 ? 15.0 : 80.0})
+        for (const double f_mean : {-1e4, 3.0, 1e4})
+          for (const std::string init : {"zero", "neg_inf"}) {
+            if (init == "neg_inf" && kernel->info().S.max == 1) continue;  // a step without a state before it
+            const std::string states = init == "zero" ? "1" : "0";
+            Case c = make_case(spec_for(*kernel, {{"B", "1"},
+                                                  {"eps", "0"},
+                                                  {"dtype", std::string(to_string(dtype))},
+                                                  {"stabilizer_init", init},
+                                                  {"initial_states", states},
+                                                  {"last_state_cotangents", states}}));
+            const auto shift = [&](const std::string& gate, double mean) {
+              Array& values = c.inputs.at(gate);
+              for (double& x : values) x = round_to(dtype, mean + std::fmod(x, 1.0));
+            };
+            shift("i", i_mean);
+            shift("f", f_mean);
+            Array& q = c.inputs.at("q");
+            for (std::size_t n = 0; n < q.size(); ++n)
+              if (n / static_cast<std::size_t>(c.problem.shape.DHQK) % 3 != 0) q.data()[n] = 0;
+            const ReferenceData reference = evaluate_reference(c);
+            for (const Convention convention : {Convention::exact, Convention::detached})
+              for (const auto& [name, bytes] : run(*kernel, c, convention)) {
+                const std::string tensor = name.starts_with('d') ? name.substr(1) : name;
+                const DType stored = storage_dtype(tensor, c.problem);
+                const Array found = unpack(bytes, stored, shape_of(tensor, c.problem.shape));
+                const Array& expected = name == tensor                    ? reference.outputs.at(name)
+                                        : convention == Convention::exact ? reference.exact.at(tensor)
+                                                                          : reference.detached.at(tensor);
+                std::size_t nan = 0, infinite = 0;
+                for (std::size_t n = 0; n < found.size(); ++n) {
+                  nan += std::isnan(found.data()[n]);
+                  // finite, and below a tenth of the largest number
+                  infinite += std::isinf(found.data()[n]) && std::isfinite(round_to(stored, 10 * expected.data()[n]));
+                }
+                BOOST_TEST(nan + infinite == 0u, kernel->info().key()
+                                                     << " " << to_string(dtype) << " i=" << i_mean << " f=" << f_mean
+                                                     << " " << init << " " << to_string(convention) << ": " << name
+                                                     << " has " << nan << " NaN, " << infinite << " false infinities");
+              }
+          }
+}
+
 BOOST_AUTO_TEST_CASE(calls_without_states_need_no_more_than_they_ask_for) {
   // run_kernel has red zones around buffers of just the sizes asked for; here sizes and null pointers alone
   for (const Kernel* kernel : gpu_kernels()) {

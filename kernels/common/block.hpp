@@ -37,7 +37,8 @@ BlockOutput<RealOf<N>> block_forward(const Block<RealOf<N>>& block);
 template <class N>
 State<RealOf<N>> block_state(const Block<RealOf<N>>& block);
 
-/// dh (n,DHV); inverse = 1/d, gamma (n); after: cotangent of the state after the block.
+/// dh (n,DHV); inverse = 1/d, gamma (n), which belong to queries that may be lifted; after: cotangent of the state
+/// after the block.
 template <class N>
 StepGradients<RealOf<N>> block_backward(const Block<RealOf<N>>& block, MatrixRef<RealOf<N>> dh,
                                         const Vector<RealOf<N>>& inverse, const Vector<RealOf<N>>& gamma,

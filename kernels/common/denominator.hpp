@@ -2,6 +2,7 @@
 // The denominator d_t = max(|l_t|, exp(-m_t)) + eps of a row and the cotangents that belong to it.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -33,23 +34,37 @@ Denominator<Real> denominator(const Problem& problem, Real l, Real m) {
 /// Per-row scalars of a backward pass, each (S).
 template <class Real>
 struct RowCotangents {
-  Vector<Real> inverse;  ///< 1 / d_t
-  Vector<Real> gamma;    ///< cotangent of l_t (exact only)
+  Vector<Real> lift;     ///< r_t, a power of 2: what q_t is multiplied by; then dq_t has to be, too
+  Vector<Real> inverse;  ///< 1 / (r_t d_t)
+  Vector<Real> gamma;    ///< cotangent of r_t l_t (exact only)
   Vector<Real> dm;       ///< cotangent of m_t that comes from h (exact only): -(dh_t.h_t) eps / d_t
 };
 
-/// l, m: (S). dh_h: dh_t.h_t (S), not read in the detached convention.
-template <class Real>
+/// Where m is large, exp(-m) nearly vanishes, and 1/d goes beyond any type if q_t is 0: dh/d and dP/d would overflow,
+/// and then meet that zero. To scale q_t, and with it d_t, changes nothing but dq_t: with r_t = 2^n, just so much that
+/// 1 / (r_t d_t) < 2^(E/2) for a storage type that ends at 2^E, all sums stay finite, and only dq_t = r_t (...) becomes
+/// infinite, if it has to. For all other rows r_t = 1.
+template <class T, class Real>
+Real lift_of(Real inverse) {
+  constexpr int kHalf = std::numeric_limits<T>::max_exponent / 2;
+  return inverse < std::ldexp(Real(1), kHalf) ? Real(1) : std::ldexp(Real(1), std::ilogb(inverse) + 1 - kHalf);
+}
+
+/// l, m: (S). dh_h: dh_t.h_t (S), not read in the detached convention. T: the storage type.
+template <class T, class Real>
 RowCotangents<Real> row_cotangents(const Problem& problem, Convention convention, const Vector<Real>& l,
                                    const Vector<Real>& m, const Vector<Real>& dh_h) {
   const Index S = l.size();
-  RowCotangents<Real> rows{Vector<Real>(S), Vector<Real>::Zero(S), Vector<Real>::Zero(S)};
+  const Real largest = std::numeric_limits<Real>::max();
+  RowCotangents<Real> rows{Vector<Real>(S), Vector<Real>(S), Vector<Real>::Zero(S), Vector<Real>::Zero(S)};
   for (Index t = 0; t < S; ++t) {
     const Denominator<Real> d = denominator(problem, l[t], m[t]);
-    rows.inverse[t] = d.inverse;
+    rows.lift[t] = lift_of<T>(d.inverse);
+    rows.inverse[t] = d.inverse / rows.lift[t];
     if (convention == Convention::detached || !problem.normalized()) continue;
-    const Real dd = -dh_h[t] * d.inverse;
-    rows.gamma[t] = d.sign * dd;
+    // Finite, as it may be multiplied by 0: by eps, by the sign of l, and by q.
+    const Real dd = std::clamp(-dh_h[t] * d.inverse, -largest, largest);
+    rows.gamma[t] = d.sign * dd / rows.lift[t];
     if (problem.has_m()) rows.dm[t] = dd * static_cast<Real>(problem.eps);
   }
   return rows;

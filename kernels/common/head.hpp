@@ -83,11 +83,12 @@ HeadCotangents<Real> load_cotangents(const Problem& problem, const BackwardArgs&
   out.last = load_state<Real>(shape, false, nullptr, nullptr, head);
   if (args.dc_last != nullptr) out.last.C = load<Real, Real>(args.dc_last, "dc_last", head, shape.DHQK, shape.DHV);
   if (args.dn_last != nullptr) out.last.n = load<Real, Real>(args.dn_last, "dn_last", head, shape.DHQK, 1);
-  out.rows = row_cotangents(problem, args.convention, l, m, dh_h);
+  out.rows = row_cotangents<T>(problem, args.convention, l, m, dh_h);
   return out;
 }
 
-/// Gradients of n consecutive steps, all m and d held constant but for the cotangent gamma of l.
+/// Gradients of n consecutive steps, all m and d held constant but for the cotangent gamma of l. With queries that are
+/// lifted (RowCotangents), dq is that of those.
 template <class Real>
 struct StepGradients {
   Matrix<Real> dq, dk, dv;
@@ -130,7 +131,7 @@ void store_gradients(const Problem& problem, const BackwardArgs& args, std::int6
       store<Real>(args.dm_initial, head, dm_initial);
     }
   }
-  store<T>(args.dq, head, gradients.dq);
+  store<T>(args.dq, head, rows.lift.asDiagonal() * gradients.dq);
   store<T>(args.dk, head, gradients.dk);
   store<T>(args.dv, head, gradients.dv);
   store<T>(args.di, head, gradients.d_log_i.cwiseProduct(gates.slope_i));

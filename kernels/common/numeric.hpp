@@ -3,6 +3,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -25,10 +26,16 @@ struct Numeric {
   using Storage = StorageT;
   using Real = RealT;
 
-  /// `x` as a tensor core would read it: rounded (to nearest even) to the storage type.
+  /// `x` as a tensor core would read it: rounded (to nearest even) to the storage type. What is too large for that is
+  /// its largest number: an infinity would make a NaN of a zero that it is multiplied by.
   template <class Derived>
   static Matrix<Real> operand(const Eigen::MatrixBase<Derived>& x) {
-    return x.template cast<Storage>().template cast<Real>();
+    const Real largest = static_cast<Real>(std::numeric_limits<Storage>::max());
+    return x.unaryExpr([largest](Real a) { return a > largest    ? largest
+                                                  : a < -largest ? -largest
+                                                                 : a; })
+        .template cast<Storage>()
+        .template cast<Real>();
   }
 };
 

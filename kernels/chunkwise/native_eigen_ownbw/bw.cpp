@@ -11,9 +11,10 @@ void backward_head(N, const Problem& problem, const BackwardArgs& args, std::int
   using Real = RealOf<N>;
   const Shape& shape = problem.shape;
   const Index chunks = number_of_chunks(problem), L = problem.chunk_size;
-  const HeadInputs<Real> in = load_inputs<N>(problem, args, head);
+  HeadInputs<Real> in = load_inputs<N>(problem, args, head);
   const Saved<Real> saved(args.saved, shape, chunks, head);
   const HeadCotangents<Real> given = load_cotangents<N>(problem, args, head, Vector<Real>(saved.l()), in.gates.m);
+  in.q = N::operand(given.rows.lift.asDiagonal() * in.q);
 
   auto gradients = StepGradients<Real>::of(shape);
   State<Real> d_state = given.last;

@@ -11,7 +11,8 @@
 //   di df    common/cuda/chunk_gate_sums.hpp
 //
 // Memory beside inputs and outputs: O(S), in each direction one state in the dtype every L steps, and in backward one
-// float32 per pair of 64-step tiles of a chunk; no L x L matrix. Work within chunks grows with L, through the states with 1/L.
+// float32 per pair of 64-step tiles of a chunk; no L x L matrix. Work within chunks grows with L, through the states
+// with 1/L.
 #pragma once
 
 #include "mlstm/kernel.hpp"

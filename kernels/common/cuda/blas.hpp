@@ -33,7 +33,8 @@ struct BlasMatrix {
   BlasMatrix t() const { return {data, leading, stride, !transposed}; }
 };
 
-/// cuBLAS on one stream with a caller-owned workspace. The handle behind it is made once per host thread and device.
+/// cuBLAS on one stream with a caller-owned workspace. The handle behind it is made once per host thread and device, by
+/// the first call there: making it allocates on the device, and may synchronise. Later calls allocate nothing.
 class Blas {
  public:
   /// Bytes of workspace; what cuBLAS asks for on sm_90.

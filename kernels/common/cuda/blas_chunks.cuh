@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "common/cuda/arena.hpp"
 #include "common/cuda/blas.hpp"
@@ -93,47 +94,72 @@ __device__ inline Real warp_prefix(Real x) {
   return x;
 }
 
+/// What the numbers of a storage type are below: 2^E.
+template <class T>
+constexpr int kMaxExponent = std::is_same_v<T, float16>  ? 16
+                             : std::is_same_v<T, double> ? 1024
+                                                         : 128;
+
+/// x rounded as an operand of a product. What is too large is the largest number of T: an infinity would make a NaN of
+/// a zero that it is multiplied by. A NaN stays one.
+template <class T>
+__device__ inline T operand_of(RealOf<T> x) {
+  return from_real<T>(x > largest<T>() ? largest<T>() : x < -largest<T>() ? -largest<T>() : x);
+}
+
 inline dim3 blocks_of_rows(std::int64_t rows) { return grid_of((rows - 1) / kWarps + 1); }
 inline dim3 blocks_of_threads(std::int64_t n) { return grid_of((n - 1) / kThreads + 1); }
 
 /// Weights of a group's rows, each (chunks, L), 0 in padding.
 template <class Real>
 struct RowWeights {
-  Real *input, *past;     ///< D_last,j of step j, s past_t of step t
-  Real* past_last;        ///< (chunks): weight of the state before the chunk in the state after it
-  Real *inverse, *gamma;  ///< 1 / d_t and the cotangent of l_t; backward only
-  Real* past_gamma;       ///< s past_t gamma_t; backward only
+  Real *input, *past;  ///< D_last,j of step j, s past_t of step t
+  Real* past_last;     ///< (chunks): weight of the state before the chunk in the state after it
+  // Backward only:
+  Real* lift;             ///< r_t, a power of 2: what q_t is multiplied by; then dq_t has to be, too
+  Real *inverse, *gamma;  ///< 1 / (r_t d_t) and the cotangent of r_t l_t
+  Real* lifted_past;      ///< s past_t r_t
+  Real* past_gamma;       ///< s past_t gamma_t
 
   static RowWeights take(Arena& arena, const Chunks& shape, std::int64_t heads, bool backward) {
     const std::int64_t chunks = heads * shape.NC, rows = chunks * shape.L, more = backward ? rows : 0;
-    return {arena.take<Real>(rows), arena.take<Real>(rows), arena.take<Real>(chunks),
-            arena.take<Real>(more), arena.take<Real>(more), arena.take<Real>(more)};
+    return {arena.take<Real>(rows), arena.take<Real>(rows), arena.take<Real>(chunks), arena.take<Real>(more),
+            arena.take<Real>(more), arena.take<Real>(more), arena.take<Real>(more),   arena.take<Real>(more)};
   }
 };
 
-/// A thread per row. inverse, gamma (B,NH,S): null in the forward pass.
+/// A thread per row. inverse, gamma (B,NH,S): 1 / d_t and the cotangent of l_t; null in the forward pass.
+///
+/// Where m is large, exp(-m) nearly vanishes, and 1/d goes beyond any type if q_t is 0: dh/d and dP/d would overflow,
+/// and then meet that zero. To scale q_t, and with it d_t, changes nothing but dq_t: with r_t = 2^n, just so much that
+/// 1 / (r_t d_t) < 2^half_exponent, the root of where the storage type ends, all sums stay finite, and only
+/// dq_t = r_t (...) becomes infinite, if it has to. For all other rows r_t = 1.
 template <class Real>
 __global__ void fill_weights(Chunks shape, std::int64_t rows, Gates gates, const Real* inverse, const Real* gamma,
-                             RowWeights<Real> out) {
+                             int half_exponent, RowWeights<Real> out) {
   const std::int64_t index = index_of_thread();
   if (index >= rows) return;
   const Row row = row_of(shape, index);
-  Real input = 0, past = 0, inverse_here = 0, gamma_here = 0;
+  Real input = 0, past = 0, lift = 1, inverse_here = 0, gamma_here = 0;
   if (row.valid) {
     const Real weight = exp(static_cast<Real>(gates.entering[row.chunk] - gates.M[row.source]));
     input = exp(static_cast<Real>(gates.a[row.source] - gates.M[row.last]));
     past = static_cast<Real>(shape.scale) * weight;
     if (row.source == row.last) out.past_last[row.chunk] = weight;
     if (inverse != nullptr) {
-      inverse_here = inverse[row.source];
-      gamma_here = gamma[row.source];
+      if (inverse[row.source] >= ldexp(Real(1), half_exponent))
+        lift = ldexp(Real(1), ilogb(inverse[row.source]) + 1 - half_exponent);
+      inverse_here = inverse[row.source] / lift;
+      gamma_here = gamma[row.source] / lift;
     }
   }
   out.input[index] = input;
   out.past[index] = past;
   if (inverse == nullptr) return;
+  out.lift[index] = lift;
   out.inverse[index] = inverse_here;
   out.gamma[index] = gamma_here;
+  out.lifted_past[index] = past * lift;
   out.past_gamma[index] = past * gamma_here;
 }
 
@@ -149,7 +175,7 @@ __global__ void pack_rows(Chunks shape, std::int64_t rows, std::int64_t d, std::
   for (std::int64_t column = threadIdx.x % 32; column < D; column += 32) {
     Real value = 0;
     if (row.valid && column < d && x != nullptr) value = factor * to_real(x[row.source * d + column]);
-    out[index * D + column] = from_real<T>(value);
+    out[index * D + column] = operand_of<T>(value);
   }
 }
 
@@ -202,7 +228,7 @@ __global__ void scan_states(Chunks shape, std::int64_t elements, StateScan<RealO
     const std::int64_t here = chunk * size + element;
     const Real added = scan.states[here];
     scan.states[here] = value;
-    if (operand != nullptr) operand[here] = from_real<T>(value);
+    if (operand != nullptr) operand[here] = operand_of<T>(value);
     value = past_last[chunk] * value + added;
   }
   if (inside && scan.end != nullptr) scan.end[outer] = value;
@@ -275,7 +301,7 @@ struct Group {
     const auto part = [&](void* all) { return static_cast<const Real*>(from_head<Real>(all, first, shape.S)); };
     launch("fill_weights", fill_weights<Real>, blocks_of_threads(rows()), kThreads, 0, stream, shape, rows(), gates,
            cotangents == nullptr ? nullptr : part(cotangents->inverse),
-           cotangents == nullptr ? nullptr : part(cotangents->gamma), out);
+           cotangents == nullptr ? nullptr : part(cotangents->gamma), kMaxExponent<T> / 2, out);
   }
   void sum(const T* x, std::int64_t D, const Real* weight, Real* out) const {
     launch("sum_rows", sum_rows<T>, grid_of(chunks(), (D - 1) / 32 + 1), kThreads, 0, stream, shape, D, x, weight, out);

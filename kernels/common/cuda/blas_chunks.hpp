@@ -19,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "mlstm/kernel.hpp"
 
@@ -27,12 +28,16 @@ namespace mlstm::kernels::cuda::blas_chunks {
 /// Largest chunk: the backward pass keeps four L x L matrices per chunk, in float64 8 GiB.
 constexpr std::int64_t kMaxChunk = 16384;
 
+/// Why a problem is too large for chunks of L steps; empty if it is not.
+std::string too_large(const Problem& problem, std::int64_t L);
+
 /// Bytes of l and, if any step sees a state, of the states before all chunks.
 std::size_t saved_size(const Problem& problem, std::int64_t L);
 std::size_t forward_workspace(const Problem& problem, std::int64_t L);
 std::size_t backward_workspace(const Problem& problem, std::int64_t L);
 
-/// L >= 1; more than S is taken as S. Both check the pointers that they need.
+/// L >= 1; more than S is taken as S. Both check the pointers that they need. The first call of a host thread on a
+/// device makes the cuBLAS handle (common/cuda/blas.hpp).
 void forward(const Problem& problem, std::int64_t L, const ForwardArgs& args);
 void backward(const Problem& problem, std::int64_t L, const BackwardArgs& args);
 

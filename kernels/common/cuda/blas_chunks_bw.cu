@@ -12,6 +12,9 @@
 // within the chunk, q.dq of steps t >= r through the state before, k.dk of steps j < r through the state after, and
 // past_last (<dC, C> + <dn, n>) for all steps. A row's prefix sums of G turn the first into a sum over a column.
 //
+// In all of these q_t is r_t q_t and d_t is r_t d_t, with r_t = 1 unless 1/d_t is very large (fill_weights); dq is then
+// multiplied by r_t.
+//
 // G, its sums and all gate gradients are unrounded; P, dS, g, C, dC and s past∘q are rounded as operands of products.
 // A warp owns a row of P, dS and G, and of dq, dk, dv; a block 32 columns of G; a thread an element of dC for all
 // chunks; a warp the gates of a chunk.
@@ -59,8 +62,8 @@ __global__ void weigh_squares(Chunks shape, std::int64_t rows, Gates gates, RowW
       left += __shfl_sync(kAllLanes, upto, 31);
     }
     if (j < shape.L) {
-      squares.P[offset + j] = from_real<T>(p);
-      squares.dS[offset + j] = from_real<T>(ds);
+      squares.P[offset + j] = operand_of<T>(p);
+      squares.dS[offset + j] = operand_of<T>(ds);
     }
   }
 }
@@ -94,7 +97,8 @@ __global__ void sum_squares(Chunks shape, const Real* G, const Real* left, Real*
   d_log_f[top.source + j] = straddling;
 }
 
-/// A gradient with one row per step: what comes through a state, weight (factor through + shift vector), plus `within`.
+/// A gradient with one row per step: what comes through a state, weight (factor through + shift vector), plus `within`,
+/// times lift.
 template <class T>
 struct RowGradient {
   using Real = RealOf<T>;
@@ -102,6 +106,7 @@ struct RowGradient {
   const Real *through, *within;  ///< (chunks, L, D), products; through null: nothing comes through a state
   const Real *weight, *factor;   ///< (chunks, L); factor null: 1
   const Real *shift, *vector;    ///< (chunks, L), null: 1; (chunks, D), null: zero
+  const Real* lift;              ///< (chunks, L), null: 1
   const T* x;                    ///< (chunks, L, D)
   Real* dot;                     ///< (chunks, L): x times what comes through the state; null: not wanted
   T* out;                        ///< (B,NH,S,d); null: not wanted
@@ -116,6 +121,7 @@ __global__ void finish_rows(Chunks shape, std::int64_t rows, RowGradient<T> grad
   const Real weight = gradient.weight[index];
   const Real factor = gradient.factor == nullptr ? Real(1) : gradient.factor[index];
   const Real shift = gradient.shift == nullptr ? Real(1) : gradient.shift[index];
+  const Real lift = gradient.lift == nullptr ? Real(1) : gradient.lift[index];
   Real dot = 0;
   for (std::int64_t column = threadIdx.x % 32; column < gradient.d; column += 32) {
     const std::int64_t at = index * gradient.D + column;
@@ -127,7 +133,7 @@ __global__ void finish_rows(Chunks shape, std::int64_t rows, RowGradient<T> grad
       if (gradient.dot != nullptr) dot += to_real(gradient.x[at]) * value;
     }
     if (gradient.out != nullptr && row.valid)
-      gradient.out[row.source * gradient.d + column] = from_real<T>(value + gradient.within[at]);
+      gradient.out[row.source * gradient.d + column] = from_real<T>(lift * (value + gradient.within[at]));
   }
   if (gradient.dot == nullptr) return;
   dot = warp_sum(dot);
@@ -192,7 +198,7 @@ __global__ void finish_chunk_gates(Chunks shape, std::int64_t chunks, StateGates
 template <class T>
 __global__ void round_states(std::int64_t n, const RealOf<T>* x, T* out) {
   const std::int64_t index = index_of_thread();
-  if (index < n) out[index] = from_real<T>(x[index]);
+  if (index < n) out[index] = operand_of<T>(x[index]);
 }
 
 /// Scratch of a group of heads.
@@ -200,8 +206,8 @@ template <class T>
 struct Scratch {
   using Real = RealOf<T>;
   RowWeights<Real> weights;
-  T *q, *k, *v, *dh;  ///< padded copies, if padding is needed
-  T *g, *past_q;      ///< dh/d, s past∘q
+  T *k, *v, *dh;      ///< padded copies, if padding is needed
+  T *q, *g, *past_q;  ///< r∘q, dh/(r d), s past∘r∘q
   T *C, *dC;          ///< copies of states for products, if T is not Real
   Real *d_state, *dn;
   Squares<T> squares;
@@ -214,7 +220,7 @@ struct Scratch {
     const std::int64_t copies = std::is_same_v<T, Real> ? 0 : chunks * shape.state();
     Scratch out;
     out.weights = RowWeights<Real>::take(arena, shape, heads, true);
-    out.q = arena.take<T>(pad_q ? rows * shape.DQ : 0);
+    out.q = arena.take<T>(rows * shape.DQ);
     out.k = arena.take<T>(pad_q ? rows * shape.DQ : 0);
     out.v = arena.take<T>(pad_v ? rows * shape.DV : 0);
     out.dh = arena.take<T>(pad_v ? rows * shape.DV : 0);
@@ -285,10 +291,11 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
 
   const Gates gates = from_head(workspace.gates, shape, group.first);
   const States<Real> states = States<Real>::saved(Arena(args.saved), shape, group.first);
-  const T* const q = group.rows_of(args.q, shape.DHQK, DQ, scratch.q);
+  const T* const q = scratch.q;
   const T* const k = group.rows_of(args.k, shape.DHQK, DQ, scratch.k);
   const T* const v = group.rows_of(args.v, shape.DHV, DV, scratch.v);
   group.weights(gates, &workspace.rows, weights);
+  group.pack(args.q, shape.DHQK, DQ, weights.lift, scratch.q);
   group.pack(args.dh, shape.DHV, DV, weights.inverse, scratch.g);
   // Without dh, g is the zero that dh would be.
   const T* const dh = args.dh == nullptr ? scratch.g : group.rows_of(args.dh, shape.DHV, DV, scratch.dh);
@@ -305,7 +312,7 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
   // Cotangents of the states after the chunks, and of the initial ones.
   const T* dC = nullptr;  // as an operand
   if (has_future || shape.has_initial) {
-    group.pack(args.q, shape.DHQK, DQ, weights.past, scratch.past_q);
+    group.pack(args.q, shape.DHQK, DQ, weights.lifted_past, scratch.past_q);
     group.multiply(DQ, DV, L, group.wide(scratch.past_q, DQ).t(), group.wide(scratch.g, DV),
                    group.state(scratch.d_state));
     group.sum(q, DQ, weights.past_gamma, scratch.dn);
@@ -326,7 +333,7 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
   group.multiply(L, DQ, L, group.square(squares.dS), group.wide(k, DQ), group.wide(scratch.within, DQ));
   on_rows("finish_rows", finish_rows<T>,
           RowGradient<T>{shape.DHQK, DQ, shape.has_past ? scratch.through : nullptr, scratch.within, weights.past,
-                         weights.inverse, weights.gamma, states.n, q, scratch.q_past,
+                         weights.inverse, weights.gamma, states.n, weights.lift, q, scratch.q_past,
                          from_head<T>(args.dq, group.first, shape.S * shape.DHQK)});
 
   // dk
@@ -334,17 +341,17 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
   group.multiply(L, DQ, L, group.square(squares.dS).t(), group.wide(q, DQ), group.wide(scratch.within, DQ));
   on_rows("finish_rows", finish_rows<T>,
           RowGradient<T>{shape.DHQK, DQ, has_future ? scratch.through : nullptr, scratch.within, weights.input, nullptr,
-                         nullptr, scratch.dn, k, scratch.k_future,
+                         nullptr, scratch.dn, nullptr, k, scratch.k_future,
                          from_head<T>(args.dk, group.first, shape.S * shape.DHQK)});
 
   // dv
   if (args.dv != nullptr) {
     if (has_future) group.multiply(L, DV, DQ, group.wide(k, DQ), group.state(dC), group.wide(scratch.through, DV));
     group.multiply(L, DV, L, group.square(squares.P).t(), group.wide(scratch.g, DV), group.wide(scratch.within, DV));
-    on_rows(
-        "finish_rows", finish_rows<T>,
-        RowGradient<T>{shape.DHV, DV, has_future ? scratch.through : nullptr, scratch.within, weights.input, nullptr,
-                       nullptr, nullptr, nullptr, nullptr, from_head<T>(args.dv, group.first, shape.S * shape.DHV)});
+    on_rows("finish_rows", finish_rows<T>,
+            RowGradient<T>{shape.DHV, DV, has_future ? scratch.through : nullptr, scratch.within, weights.input,
+                           nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                           from_head<T>(args.dv, group.first, shape.S * shape.DHV)});
   }
 
   // Gates through states.

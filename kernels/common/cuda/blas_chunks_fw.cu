@@ -6,6 +6,9 @@
 //   inner = P v,  outer = q C        GEMMs       h = (inner + s past∘outer) / d
 //
 // P is summed before it is rounded. A warp owns a row of P and of h, a thread an element of C for all chunks.
+#include <limits>
+#include <string>
+
 #include "common/cuda/blas_chunks.cuh"
 
 namespace mlstm::kernels::cuda::blas_chunks {
@@ -31,7 +34,7 @@ __global__ void weigh_scores(Chunks shape, std::int64_t rows, Gates gates, RowWe
       p = scale * (scores[index * shape.leading + j] * decay);
     }
     sum += p;
-    P[index * shape.leading + j] = from_real<T>(p);
+    P[index * shape.leading + j] = operand_of<T>(p);
   }
   sum = warp_sum(sum);
   Real outer = 0;
@@ -143,7 +146,6 @@ void forward_group(const Problem& problem, const ForwardArgs& args, const Gates&
                  group.square(scratch.scores));
   launch("weigh_scores", weigh_scores<T>, blocks_of_rows(group.rows()), kThreads, 0, group.stream, shape, group.rows(),
          gates, weights, scratch.scores, q, shape.has_past ? states.n : nullptr, scratch.P, states.l);
-  if (args.h == nullptr) return;
   group.multiply(shape.L, shape.DV, shape.L, group.square(scratch.P), group.wide(v, shape.DV),
                  group.wide(scratch.inner, shape.DV));
   if (shape.has_past)
@@ -155,6 +157,27 @@ void forward_group(const Problem& problem, const ForwardArgs& args, const Gates&
 }
 
 }  // namespace
+
+std::string too_large(const Problem& problem, std::int64_t L) {
+  const Chunks shape = Chunks::of(problem, L);
+  // In floating point, as products may go beyond 64 bits. All heads are counted, though only the gates take all at
+  // once.
+  const auto heads = static_cast<double>(shape.heads), chunks = heads * static_cast<double>(shape.NC);
+  const auto DQ = static_cast<double>(shape.DQ), DV = static_cast<double>(shape.DV);
+  const struct {
+    const char* what;
+    double size, limit;
+  } needs[] = {{"chunks", chunks, kMaxGridX},
+               {"steps", chunks * static_cast<double>(shape.L), static_cast<double>(kMaxGridX) * kWarps},
+               {"elements of states", chunks * DQ * DV, static_cast<double>(kMaxGridX) * kThreads},
+               {"columns of q and k", DQ, static_cast<double>(kMaxGridYZ) * 32},
+               {"columns of v", DV, std::numeric_limits<int>::max()}};
+  for (const auto& [what, size, limit] : needs)
+    if (size > limit)
+      return "it has " + std::to_string(static_cast<std::int64_t>(size)) + " " + what + "; launches take " +
+             std::to_string(static_cast<std::int64_t>(limit));
+  return {};
+}
 
 std::size_t saved_size(const Problem& problem, std::int64_t L) {
   const Chunks shape = Chunks::of(problem, L);
@@ -177,6 +200,7 @@ std::size_t forward_workspace(const Problem& problem, std::int64_t L) {
 
 void forward(const Problem& problem, std::int64_t L, const ForwardArgs& args) {
   require_inputs(problem, args);
+  require(args.h, "h");
   require(args.workspace, "workspace");
   const Chunks shape = Chunks::of(problem, L);
   const auto stream = static_cast<cudaStream_t>(args.stream);

@@ -10,10 +10,10 @@ class Variant : public Kernel {
  public:
   const VariantInfo& info() const override {
     static const VariantInfo info = [] {
-      VariantInfo about =
-          cuda::cuda_variant(Module::parallel, "limit_headdim_cuda_ownbw",
-                             "tiled like flash attention, no S x S matrix in memory; tensor cores in 16 bits, true float32 otherwise",
-                             {DType::float32, DType::bfloat16, DType::float16});
+      VariantInfo about = cuda::cuda_variant(
+          Module::parallel, "limit_headdim_cuda_ownbw",
+          "tiled like flash attention, no S x S matrix in memory; tensor cores in 16 bits, true float32 otherwise",
+          {DType::float32, DType::bfloat16, DType::float16});
       about.DHQK = about.DHV = cuda::kTiledDimension;
       about.S = cuda::kTiledLength;
       return about;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <string>
+
 #include "common/cuda/blas_chunks.hpp"
 #include "common/cuda/variant.hpp"
 #include "parallel/native_cublas_ownbw/variant.hpp"
@@ -17,6 +19,10 @@ class Variant : public Kernel {
       return about;
     }();
     return info;
+  }
+  std::string unsupported(const Problem& problem) const override {
+    const std::string reason = declared_limits(problem);
+    return reason.empty() ? cuda::blas_chunks::too_large(problem, problem.shape.S) : reason;
   }
   std::size_t saved_size(const Problem& problem) const override {
     return cuda::blas_chunks::saved_size(problem, problem.shape.S);

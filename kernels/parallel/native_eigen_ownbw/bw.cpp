@@ -10,9 +10,10 @@ template <class N>
 void backward_head(N, const Problem& problem, const BackwardArgs& args, std::int64_t head) {
   using Real = RealOf<N>;
   const Shape& shape = problem.shape;
-  const HeadInputs<Real> in = load_inputs<N>(problem, args, head);
+  HeadInputs<Real> in = load_inputs<N>(problem, args, head);
   const Vector<Real> l = Saved<Real>(args.saved, shape, 0, head).l();
   const HeadCotangents<Real> given = load_cotangents<N>(problem, args, head, l, in.gates.m);
+  in.q = N::operand(given.rows.lift.asDiagonal() * in.q);
   const Decays<Real> decays = decays_of_block(in.gates, 0, shape.S);
   const Block<Real> sequence{in.q, in.k, in.v, decays, in.initial, in.scale};
 

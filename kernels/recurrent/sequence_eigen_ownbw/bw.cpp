@@ -33,9 +33,10 @@ void backward_head(N, const Problem& problem, const BackwardArgs& args, std::int
   using Real = RealOf<N>;
   const Shape& shape = problem.shape;
   const Index length = segment_length(problem), segments = number_of_segments(problem);
-  const HeadInputs<Real> in = load_inputs<N>(problem, args, head);
+  HeadInputs<Real> in = load_inputs<N>(problem, args, head);
   const Saved<Real> saved(args.saved, shape, segments, head);
   const HeadCotangents<Real> given = load_cotangents<N>(problem, args, head, Vector<Real>(saved.l()), in.gates.m);
+  in.q = given.rows.lift.asDiagonal() * in.q;
 
   auto gradients = StepGradients<Real>::of(shape);
   State<Real> d_state = given.last;
