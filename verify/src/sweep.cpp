@@ -40,9 +40,10 @@ Item stopped(const Unit& unit, const Run& run, Status status, const std::string&
 }
 
 std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference, int threads,
-                            const RunOptions& how) {
+                            const SweepOptions& sweep) {
+  const RunOptions& how = sweep.run;
   try {
-    c.kernel = run_kernel(*run.kernel, c, run.convention, how);
+    c.kernel = sweep.runner(*run.kernel, c, run.convention, how);
   } catch (const std::runtime_error& error) {
     std::vector<Item> items{stopped(unit, run, Status::FAIL, error.what())};
     if (how.repeats != SweepOptions{}.run.repeats) items.front().repro += fmt::format(" --repeat {}", how.repeats);
@@ -64,7 +65,7 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   return items;
 }
 
-std::vector<Record> run_unit(const Unit& unit, int threads, const RunOptions& how) {
+std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& sweep) {
   std::vector<Record> records;
   if (!unit.unavailable.empty()) {
     records.push_back({stopped(unit, unit.runs.front(), Status::SKIPPED, unit.unavailable), {}, {}, unit.index});
@@ -80,7 +81,7 @@ std::vector<Record> run_unit(const Unit& unit, int threads, const RunOptions& ho
     options.threads = threads;
     const ReferenceData reference = evaluate_reference(c, options);
     for (; next < unit.runs.size(); ++next)
-      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, how)) add(item);
+      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, sweep)) add(item);
   } catch (const std::exception& error) {
     for (; next < unit.runs.size(); ++next) add(stopped(unit, unit.runs[next], Status::ERROR, error.what()));
   }
@@ -116,7 +117,7 @@ std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions
   }
   std::mutex mutex;
   for_each_unit(open, options.threads, [&](const Unit& unit, int threads) {
-    const std::vector<Record> records = run_unit(unit, threads, options.run);
+    const std::vector<Record> records = run_unit(unit, threads, options);
     const std::lock_guard lock(mutex);
     if (options.journal != nullptr) options.journal->append(unit, records);
     all.insert(all.end(), records.begin(), records.end());

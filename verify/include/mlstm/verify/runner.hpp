@@ -2,6 +2,7 @@
 // Runs a kernel variant on a case in host memory.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -31,6 +32,10 @@ struct RunOptions {
 /// (`saved_dtype`, `gate_gradient`).
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
                       const RunOptions& options = {});
+
+/// Something that runs kernels as run_kernel does, with its results and its exceptions; in another process, say. May be
+/// called from several threads at a time.
+using RunFunction = std::function<KernelData(const Kernel&, const Case&, std::optional<Convention>, const RunOptions&)>;
 
 /// What the published interface of mLSTM kernels takes beside the tensors (contract §4), with its defaults.
 struct InterfaceOptions {

@@ -83,6 +83,7 @@ class Journal {
 struct SweepOptions {
   int threads = 0;  ///< 0: one per core. Verdicts do not depend on it
   RunOptions run{.repeats = 1};
+  RunFunction runner = run_kernel;
   Journal* journal = nullptr;                                                 ///< units done there are not run again
   std::function<void(const Unit&, const std::vector<Record>&)> on_unit_done;  ///< one call at a time
 };
