@@ -22,13 +22,14 @@ import statistics
 import subprocess
 import sys
 
-# name here: (name there, variant of ours, gate, environment). Triton 3.6 cannot compile xl_chunk with LLVM's passes.
+# Triton 3.6 cannot compile xl_chunk and limit_headdim with LLVM's passes.
+NO_PASSES = {"DISABLE_LLVM_OPT": "1"}
+# name here: (name there, variant of ours, gate, environment)
 SEQUENCE_KERNELS = {
-    "xl_chunk": ("chunkwise--triton_xl_chunk", "chunkwise--xl_chunk_cuda_ownbw", "exp", {"DISABLE_LLVM_OPT": "1"}),
-    "xl_chunk_siging": ("chunkwise--triton_xl_chunk_siging", "chunkwise--xl_chunk_cuda_ownbw", "sigmoid",
-                        {"DISABLE_LLVM_OPT": "1"}),
+    "xl_chunk": ("chunkwise--triton_xl_chunk", "chunkwise--xl_chunk_cuda_ownbw", "exp", NO_PASSES),
+    "xl_chunk_siging": ("chunkwise--triton_xl_chunk_siging", "chunkwise--xl_chunk_cuda_ownbw", "sigmoid", NO_PASSES),
     "limit_chunk": ("chunkwise--triton_limit_chunk", "chunkwise--limit_chunk_cuda_ownbw", "exp", {}),
-    "limit_headdim": ("parallel--triton_limit_headdim", "parallel--limit_headdim_cuda_ownbw", "exp", {}),
+    "limit_headdim": ("parallel--triton_limit_headdim", "parallel--limit_headdim_cuda_ownbw", "exp", NO_PASSES),
 }
 STEP_KERNEL = ("recurrent--triton", "recurrent--step_fused_cuda", "exp", {})
 TIMEOUT = 300  # seconds a measurement may take, compilation included

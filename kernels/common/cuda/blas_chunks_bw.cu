@@ -45,7 +45,7 @@ __global__ void weigh_squares(Chunks shape, std::int64_t rows, Gates gates, RowW
   const std::int64_t end = row.valid ? row.step + 1 : 0;
   const double M = row.valid ? gates.M[row.source] : 0;
   Real left = 0;
-  for (std::int64_t tile = 0; tile < shape.L; tile += 32) {
+  for (std::int64_t tile = 0; tile < shape.leading; tile += 32) {
     const std::int64_t j = tile + lane;
     Real p = 0, ds = 0, G = 0;
     if (j < end) {
@@ -61,7 +61,7 @@ __global__ void weigh_squares(Chunks shape, std::int64_t rows, Gates gates, RowW
       if (j < end) squares.dA[offset + j] = lane == 0 ? left : left + before;
       left += __shfl_sync(kAllLanes, upto, 31);
     }
-    if (j < shape.L) {
+    if (j < shape.leading) {
       squares.P[offset + j] = operand_of<T>(p);
       squares.dS[offset + j] = operand_of<T>(ds);
     }

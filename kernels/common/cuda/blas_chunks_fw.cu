@@ -14,7 +14,8 @@
 namespace mlstm::kernels::cuda::blas_chunks {
 namespace {
 
-/// P, rounded and 0 above the diagonal and in padding rows, and l (B,NH,S). n null: no state before.
+/// P, rounded and 0 above the diagonal and in padding rows and columns (products read these too, if only for results
+/// that nobody keeps), and l (B,NH,S). n null: no state before.
 template <class T>
 __global__ void weigh_scores(Chunks shape, std::int64_t rows, Gates gates, RowWeights<RealOf<T>> weights,
                              const RealOf<T>* scores, const T* q, const RealOf<T>* n, T* P, RealOf<T>* l) {
@@ -27,7 +28,7 @@ __global__ void weigh_scores(Chunks shape, std::int64_t rows, Gates gates, RowWe
   const Real scale = static_cast<Real>(shape.scale);
   const double M = row.valid ? gates.M[row.source] : 0;
   Real sum = 0;
-  for (std::int64_t j = lane; j < shape.L; j += 32) {
+  for (std::int64_t j = lane; j < shape.leading; j += 32) {
     Real p = 0;
     if (row.valid && j <= row.step) {
       const Real decay = exp(static_cast<Real>(gates.a[first + j] - M));
