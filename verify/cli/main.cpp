@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
 
 #include "cli.hpp"
 #include "mlstm/verify/report.hpp"
@@ -45,8 +48,8 @@ int run(int argc, char** argv) {
     cli::print_error("COMMAND is missing; expected one of those that --help lists");
     return cli::kBadArguments;
   }
-  if (std::fflush(stdout) != 0) {
-    cli::print_error("standard output cannot be written");
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    cli::print_error(fmt::format("standard output cannot be written: {}", std::strerror(errno)));
     return cli::kBadArguments;
   }
   return status;
@@ -55,10 +58,12 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files is an error like a full disk, not a reason to die
   try {
     return run(argc, argv);
   } catch (const std::exception& error) {
-    mlstm::cli::print_error(error.what());
+    mlstm::cli::print_error(
+        std::ferror(stdout) != 0 ? fmt::format("standard output cannot be written: {}", error.what()) : error.what());
   } catch (...) {
     mlstm::cli::print_error("unknown error");
   }

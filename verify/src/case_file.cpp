@@ -25,7 +25,13 @@ Case read_case(const fs::path& path) {
 
 void write_case(const Case& c, const fs::path& path) {
   validate(c);
-  replace_file(path, [&](const fs::path& temporary) { encode_case(c, temporary); });
+  std::string image;
+  try {
+    image = encode_case(c);
+  } catch (const FileError& error) {
+    throw FileError(path.string() + ": " + error.what());
+  }
+  replace_file(path, image);
 }
 
 std::vector<fs::path> find_case_files(const std::vector<fs::path>& paths) {

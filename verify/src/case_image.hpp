@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -14,8 +13,9 @@
 
 namespace mlstm::verify {
 
-/// Creates a mlstm-case file at `path`, which must not exist; the same case gives the same bytes. Throws FileError.
-void encode_case(const Case& c, const std::filesystem::path& path);
+/// The bytes of a mlstm-case file; the same case gives the same bytes. Made in memory, because HDF5 does not get over a
+/// full disk. Throws FileError.
+std::string encode_case(const Case& c);
 
 /// Inverse of encode_case, for the bytes of a file by any program. `before_reading` is told how many bytes the next
 /// step will need. Checks structure and types, not values. HDF5 may crash or hang on damaged bytes: call
