@@ -39,7 +39,9 @@ std::vector<fs::path> find_case_files(const std::vector<fs::path>& paths) {
   for (const fs::path& path : paths) {
     std::error_code error;
     const fs::file_status status = fs::status(path, error);
-    if (!fs::exists(status)) throw FileError(path.string() + ": does not exist; expected a file or directory");
+    if (status.type() == fs::file_type::not_found)
+      throw FileError(path.string() + ": does not exist; expected a file or directory");
+    if (!fs::exists(status)) throw FileError(path.string() + ": cannot be read: " + error.message());
     if (!fs::is_directory(status)) {
       files.push_back(path);
       continue;
