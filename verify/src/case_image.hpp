@@ -25,6 +25,13 @@ Case decode_case(const std::string& image, const std::function<void(std::uint64_
 /// decode_case in a child process. A crash, a hang, or memory use out of proportion is a FileError like any other.
 Case decode_isolated(const std::string& image);
 
+/// What the child process of decode_isolated writes to a pipe: `error` unless it is empty, else the case. On a write
+/// error the process ends.
+void send_reply(int fd, Case& c, std::string& error);
+
+/// Reads what send_reply wrote. False if it did not arrive whole or makes no sense: a child may have lost its mind.
+bool receive_reply(int fd, Case& c, std::string& error);
+
 /// The keys of ReferenceData::bounds, and the shape of each: a tensor's, or for "f_straddling" that of f, for
 /// "open_rows" (B,NH).
 std::vector<std::string> bound_names(const Problem& problem);

@@ -2,8 +2,7 @@
 #include <fmt/format.h>
 #include <array>
 #include <boost/json.hpp>
-#include <cmath>
-#include <cstdlib>
+#include <charconv>
 
 #include "append_file.hpp"
 #include "file_bytes.hpp"
@@ -25,7 +24,12 @@ json::value exact_number(const std::optional<double>& value) {
 
 std::optional<double> exact_number_of(const json::value& value) {
   if (value.is_null()) return {};
-  return std::strtod(value.as_string().c_str(), nullptr);
+  const std::string_view text = value.as_string();
+  double number = 0;
+  const auto [end, wrong] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (wrong != std::errc{} || end != text.data() + text.size())
+    throw std::runtime_error("expected numbers as text, or null");
+  return number;
 }
 
 std::string string_of(const json::object& object, const char* key) {
