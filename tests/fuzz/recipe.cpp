@@ -8,12 +8,13 @@
 #include <vector>
 
 #include "case_image.hpp"
+#include "closed_image.hpp"
 #include "small_case.hpp"
 
 namespace mlstm::fuzz {
 namespace {
 
-/// Closes an identifier of any kind.
+/// Closes an identifier of any kind; one of an error is of none.
 class Id {
  public:
   explicit Id(hid_t id) : id_(id) {}
@@ -301,21 +302,18 @@ std::string cook(std::string_view bytes) {
   H5Eget_auto2(H5E_DEFAULT, &print, &data);
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   Recipe recipe(bytes);
-  std::string image = originals()[recipe.below(2)];
+  std::string original = originals()[recipe.below(2)];
+  verify::hdf5::ClosedImage image;
   {
     const Id access(H5Pcreate(H5P_FILE_ACCESS));
-    H5Pset_fapl_core(access, std::size_t{1} << 16, false);
+    image.keep_file(access);
     H5Pset_libver_bounds(access, recipe.below(2) == 0 ? H5F_LIBVER_EARLIEST : H5F_LIBVER_V110, H5F_LIBVER_V110);
-    H5Pset_file_image(access, image.data(), image.size());
+    H5Pset_file_image(access, original.data(), original.size());
     const Id file(H5Fopen("recipe", H5F_ACC_RDWR, access));
     for (int n = 0; n < 8 && !recipe.done(); ++n) change(recipe, file);
-    H5Fflush(file, H5F_SCOPE_GLOBAL);
-    const ssize_t size = H5Fget_file_image(file, nullptr, 0);
-    image.assign(static_cast<std::size_t>(std::max<ssize_t>(size, 0)), '\0');
-    if (size > 0 && H5Fget_file_image(file, image.data(), image.size()) < 0) image.clear();
   }
   H5Eset_auto2(H5E_DEFAULT, print, data);
-  return image;
+  return std::move(image.bytes);
 }
 
 }  // namespace mlstm::fuzz

@@ -24,8 +24,8 @@ void require_message(std::string_view message);
 
 struct Target {
   std::string_view name;
-  /// Refuses the bytes in an orderly way, or takes them and holds to what it promises. Throws Violation.
-  void (*run)(std::string_view bytes);
+  /// Refuses the bytes in an orderly way (false), or takes them (true) and holds to what it promises. Throws Violation.
+  bool (*run)(std::string_view bytes);
   std::vector<std::string> (*seeds)();  ///< to begin from: valid ones
   std::vector<std::string> words;       ///< what to insert
 };

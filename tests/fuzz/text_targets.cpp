@@ -28,21 +28,26 @@ std::vector<std::string> lines_of_suites() {
   return lines;
 }
 
-void run_spec(std::string_view text) {
+bool run_spec(std::string_view text) {
+  bool taken = false;
   try {
     const ProblemSpec spec = parse_spec(text);
+    taken = true;
     require(parse_spec(to_line(spec)) == spec, "a line says the same when it is written again");
     const std::string name = case_name(spec);
     require(!name.empty() && name.find('/') == std::string::npos, "a case's name is a file's name");
   } catch (const std::invalid_argument& error) {
+    require(!taken, "what is taken is taken wholly");
     require_message(error.what());
   }
   try {
     const Shape shape = parse_shape(std::string(text));
     require(std::min({shape.B, shape.NH, shape.S, shape.DHQK, shape.DHV}) > 0, "extents are positive");
+    return true;
   } catch (const std::invalid_argument& error) {
     require_message(error.what());
   }
+  return taken;
 }
 
 std::vector<std::string> manifest_seeds() {
@@ -50,7 +55,7 @@ std::vector<std::string> manifest_seeds() {
   return {sum + "  a.h5\n" + sha256_of("b") + " *folder/b c.h5\n\n", sum + "  a.h5"};
 }
 
-void run_manifest(std::string_view text) try {
+bool run_manifest(std::string_view text) try {
   std::string again;
   const auto sums = parse_manifest(text, "MANIFEST.sha256");
   for (const auto& [path, sum] : sums) {
@@ -59,9 +64,11 @@ void run_manifest(std::string_view text) try {
     again += sum + "  " + path + "\n";
   }
   require(parse_manifest(again, "again") == sums, "a manifest says the same when it is written again");
+  return !sums.empty();
 } catch (const FileError& error) {
   // Paths may hold any byte but the end of a line.
   require_message(error.what());
+  return false;
 }
 
 /// Items with something in every field.
@@ -90,7 +97,7 @@ std::vector<Item> items() {
 
 std::vector<std::string> report_seeds() { return {to_json({}), to_json(items())}; }
 
-void run_report(std::string_view text) try {
+bool run_report(std::string_view text) try {
   const std::vector<Item> parsed = parse_report(text, "report.json");
   const std::string written = to_json(parsed);
   require(to_json(parse_report(written, "again")) == written, "a report says the same when it is written again");
@@ -98,8 +105,10 @@ void run_report(std::string_view text) try {
   require(!to_text(parsed, GroupBy::variant).empty() && !to_text(parsed, GroupBy::item_case).empty(), "tables");
   const int status = exit_status(parsed);
   require(status == 0 || status == 1 || status == 3, "an exit status of the contract");
+  return true;
 } catch (const FileError& error) {
   require_message(error.what());
+  return false;
 }
 
 std::vector<std::string> journal_seeds() {
@@ -109,13 +118,13 @@ std::vector<std::string> journal_seeds() {
   return {header, header + to_line(1, records) + to_line(3, {}), header + to_line(1, records).substr(0, 40)};
 }
 
-void run_journal(std::string_view text) try {
+bool run_journal(std::string_view text) try {
   const JournalContents contents = parse_journal(text, "journal.jsonl");
   require(contents.size <= text.size(), "complete lines are part of the text");
   require(contents.size == 0 || text[contents.size - 1] == '\n', "complete lines have an end");
   if (contents.size == 0) {
     require(contents.done.empty(), "nothing comes of nothing");
-    return;
+    return false;
   }
   std::string written = to_line(contents.header);
   for (const auto& [unit, records] : contents.done) {
@@ -126,13 +135,15 @@ void run_journal(std::string_view text) try {
   std::string rewritten = to_line(again.header);
   for (const auto& [unit, records] : again.done) rewritten += to_line(unit, records);
   require(written == rewritten, "a journal says the same when it is written again");
+  return true;
 } catch (const FileError& error) {
   require_message(error.what());
+  return false;
 }
 
 std::vector<std::string> expectation_seeds() { return {expectation_of({}), expectation_of(items())}; }
 
-void run_expectation(std::string_view text) try {
+bool run_expectation(std::string_view text) try {
   const Expectation expected = parse_expectation(text, "expected.json");
   std::vector<Item> as_expected;
   for (const auto& [case_name, tensors] : expected)
@@ -147,8 +158,10 @@ void run_expectation(std::string_view text) try {
   for (const auto& [case_name, tensors] : expected)  // a case without tensors leaves no item
     if (tensors.empty()) written[case_name];
   require(written == expected, "an expectation says the same when it is written again");
+  return true;
 } catch (const FileError& error) {
   require_message(error.what());
+  return false;
 }
 
 std::vector<std::string> peers_seeds() {
@@ -158,10 +171,12 @@ std::vector<std::string> peers_seeds() {
       R"(8192, 128, 256], "initial_states": false, "forward_ms": 3.6, "forward_backward_ms": null}]})"};
 }
 
-void run_peers(std::string_view text) try {
+bool run_peers(std::string_view text) try {
   require(BenchPeers::parse(text, "peers.json").device().size() <= text.size(), "the device is named in the file");
+  return true;
 } catch (const FileError& error) {
   require_message(error.what());
+  return false;
 }
 
 const std::vector<std::string> kJsonWords{"{",
