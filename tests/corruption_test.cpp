@@ -8,8 +8,8 @@
 #include <chrono>
 #include <fstream>
 #include <mutex>
-#include <random>
 
+#include "damage.hpp"
 #include "mlstm/parallel_for.hpp"
 #include "mlstm/verify/case_file.hpp"
 #include "small_case.hpp"
@@ -27,40 +27,6 @@ std::string bytes_of(const fs::path& path) {
 
 void write_bytes(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
-using Random = std::mt19937_64;
-
-std::size_t below(Random& random, std::size_t limit) { return static_cast<std::size_t>(random() % limit); }
-
-/// `bytes` after one of the accidents that happen to files. Metadata is a small part of a file and more delicate, so
-/// half of the accidents happen in the first kilobytes.
-std::string damaged(std::string bytes, Random& random) {
-  const std::size_t reach = random() % 2 == 0 ? bytes.size() : std::min<std::size_t>(bytes.size(), 4096);
-  const std::size_t start = below(random, reach), length = std::min(bytes.size() - start, 1 + below(random, 300));
-  switch (random() % 7) {
-    case 0:
-      bytes[start] = static_cast<char>(bytes[start] ^ (1 << below(random, 8)));
-      break;
-    case 1:
-      bytes[start] = static_cast<char>(random());
-      break;
-    case 2:
-      for (int n = 0; n < 8; ++n) bytes[below(random, reach)] = static_cast<char>(random());
-      break;
-    case 3:
-      std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(start), length, '\0');
-      break;
-    case 4:
-      std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(start), length, '\xff');
-      break;
-    case 5:
-      bytes.resize(below(random, bytes.size()));
-      break;
-    default:
-      bytes.replace(start, length, bytes.substr(below(random, bytes.size() - length + 1), length));
-  }
-  return bytes;
-}
-
 struct Tally {
   int copies = 0, refused = 0, unharmed = 0, changed = 0, slow = 0, crashed = 0, hung = 0;
   double slowest = 0;
@@ -76,8 +42,8 @@ Tally read_damaged(const fs::path& original, const fs::path& directory, int coun
   parallel_for(kThreads, kThreads, [&](std::int64_t thread) {
     const fs::path path = directory / fmt::format("{}.h5", thread);
     for (int n = static_cast<int>(thread); n < count; n += kThreads) {
-      Random random(seed + static_cast<std::uint64_t>(n));
-      write_bytes(path, damaged(bytes, random));
+      test::Random random(seed + static_cast<std::uint64_t>(n));
+      write_bytes(path, test::damaged(bytes, random));
       const auto start = std::chrono::steady_clock::now();
       std::string error;
       bool equal = false;

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
+#include <iostream>
 
 #include "cli.hpp"
 #include "mlstm/verify/report.hpp"
@@ -16,6 +20,14 @@ Exit status, the first that applies:
   0  everything judged passed
 
 "mlstm COMMAND --help" describes a command.)";
+
+/// `status`, if everything that was printed has been taken.
+int after_output(int status) {
+  std::cout.flush();
+  if (std::cout && std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+  mlstm::cli::print_error(fmt::format("standard output cannot be written: {}", std::strerror(errno)));
+  return mlstm::cli::kBadArguments;
+}
 
 int run(int argc, char** argv) {
   using namespace mlstm;
@@ -35,7 +47,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
-    return app.exit(success);
+    return after_output(app.exit(success));
   } catch (const CLI::ParseError& error) {
     cli::print_error(error.what());
     std::fputs("Run with --help for what is expected.\n", stderr);
@@ -45,20 +57,18 @@ int run(int argc, char** argv) {
     cli::print_error("COMMAND is missing; expected one of those that --help lists");
     return cli::kBadArguments;
   }
-  if (std::fflush(stdout) != 0) {
-    cli::print_error("standard output cannot be written");
-    return cli::kBadArguments;
-  }
-  return status;
+  return after_output(status);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files is an error like a full disk, not a reason to die
   try {
     return run(argc, argv);
   } catch (const std::exception& error) {
-    mlstm::cli::print_error(error.what());
+    mlstm::cli::print_error(
+        std::ferror(stdout) != 0 ? fmt::format("standard output cannot be written: {}", error.what()) : error.what());
   } catch (...) {
     mlstm::cli::print_error("unknown error");
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <set>
@@ -53,11 +54,18 @@ std::pair<std::int64_t, std::int64_t> parse_shard(const std::string& text) {
   throw std::invalid_argument(fmt::format("--shard is \"{}\"; expected i/n with 1 <= i <= n", text));
 }
 
-std::vector<Item> publish(std::vector<Record> records, verify::GroupBy by, const std::string& report) {
-  auto [items, remarks] = verify::finish(std::move(records), by);
+/// Writes the report and prints it; each even if the other fails.
+std::vector<Item> publish(verify::Verdicts verdicts, verify::GroupBy by, const std::string& report) {
+  auto& [items, remarks] = verdicts;
+  std::exception_ptr error;
+  try {
+    if (!report.empty()) verify::write_report(items, by, remarks, report);
+  } catch (const verify::FileError&) {
+    error = std::current_exception();
+  }
   fmt::print("{}", verify::to_text(items, by, remarks));
-  if (!report.empty()) verify::write_report(items, by, remarks, report);
-  return items;
+  if (error) std::rethrow_exception(error);
+  return std::move(items);
 }
 
 int verify_suite(const Options& options) {
@@ -89,7 +97,13 @@ int verify_suite(const Options& options) {
     };
     records = verify::run_sweep(units, how);
   }
-  return verify::exit_status(publish(std::move(records), verify::GroupBy::variant, options.report));
+  if (journal) journal->sync();
+  verify::Verdicts verdicts = verify::finish(std::move(records), verify::GroupBy::variant, count == 1);
+  if (count > 1)
+    verdicts.remarks +=
+        fmt::format("Shard {} of {}: whether some tensor is MISTRUSTED shows when all are joined by report merge.\n\n",
+                    number, count);
+  return verify::exit_status(publish(std::move(verdicts), verify::GroupBy::variant, options.report));
 }
 
 struct CaptureFile {
@@ -102,7 +116,8 @@ std::vector<CaptureFile> find_captures(const std::vector<std::string>& paths, bo
   std::vector<CaptureFile> files;
   for (const std::string& path : paths) {
     try {
-      const bool named_alone = !std::filesystem::is_directory(path);
+      std::error_code ignored;  // find_case_files says what is wrong
+      const bool named_alone = !std::filesystem::is_directory(path, ignored);
       for (const auto& file : verify::find_case_files({path})) {
         const auto same =
             std::find_if(files.begin(), files.end(), [&](const CaptureFile& f) { return f.path == file; });
@@ -190,7 +205,8 @@ int verify_captures(const Options& options) {
   if (without_kernel > 0)
     fmt::print(stderr, "{} of {} files hold nothing of a kernel and were not judged\n", without_kernel, files.size());
 
-  const std::vector<Item> items = publish(std::move(all), verify::GroupBy::item_case, options.report);
+  const std::vector<Item> items =
+      publish(verify::finish(std::move(all), verify::GroupBy::item_case), verify::GroupBy::item_case, options.report);
   const bool as_expected = !expected || meets(*expected, items);
   print_stale(items);
   if (expected) return unreadable ? kBadArguments : !as_expected ? kFailed : items.empty() ? kNothingJudged : kOk;

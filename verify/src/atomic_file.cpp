@@ -7,12 +7,15 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include "file_bytes.hpp"
 #include "mlstm/verify/case_file.hpp"
 
 namespace mlstm::verify {
 namespace {
+
+constexpr std::string_view kTemporary = ".tmp";
 
 [[noreturn]] void fail(std::string_view doing) { throw FileError(fmt::format("{}: {}", doing, std::strerror(errno))); }
 
@@ -31,26 +34,66 @@ class Descriptor {
   int fd_;
 };
 
-void write_all(const std::filesystem::path& path, std::string_view bytes) {
-  const Descriptor file(path, O_WRONLY | O_CREAT | O_EXCL, "cannot create");
-  while (!bytes.empty()) {
-    const ssize_t written = write(file, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail("cannot write");
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-}
-
 /// File systems that cannot sync a directory say EINVAL.
-void sync(const std::filesystem::path& path, int flags) {
-  const Descriptor handle(path, O_RDONLY | flags, "cannot open");
+void sync_directory(const std::filesystem::path& path) {
+  const Descriptor handle(path, O_RDONLY | O_DIRECTORY, "cannot open the directory");
   if (fsync(handle) != 0 && errno != EINVAL) fail("cannot sync");
 }
+
+std::string temporary_prefix(const std::filesystem::path& path) {
+  return fmt::format(".{}.", path.filename().string());
+}
+
+/// A file under a temporary name beside the one that it is going to replace.
+class Replacement {
+ public:
+  explicit Replacement(const std::filesystem::path& path) : path_(path) {
+    static std::atomic<unsigned> counter{0};
+    // Not *.h5, so that what a killed process leaves is never taken for a case.
+    temporary_ = path.parent_path() / fmt::format("{}{}.{}{}", temporary_prefix(path), getpid(), counter++, kTemporary);
+  }
+  ~Replacement() {
+    if (!temporary_.empty()) unlink(temporary_.c_str());
+  }
+  Replacement(const Replacement&) = delete;
+  Replacement& operator=(const Replacement&) = delete;
+
+  void write(std::string_view bytes) {
+    attempt([&] {
+      const Descriptor file(temporary_, O_WRONLY | O_CREAT | O_EXCL, "cannot create");
+      while (!bytes.empty()) {
+        const ssize_t written = ::write(file, bytes.data(), bytes.size());
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) fail("cannot write");
+        bytes.remove_prefix(static_cast<std::size_t>(written));
+      }
+      if (fsync(file) != 0 && errno != EINVAL) fail("cannot sync");
+    });
+  }
+
+  void rename() {
+    attempt([&] {
+      if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot replace");
+      temporary_.clear();
+      sync_directory(path_.has_parent_path() ? path_.parent_path() : ".");
+    });
+  }
+
+ private:
+  template <class Step>
+  void attempt(const Step& step) const try {
+    step();
+  } catch (const std::exception& error) {
+    throw FileError(fmt::format("{}: {}", path_.string(), error.what()));
+  }
+
+  std::filesystem::path path_, temporary_;
+};
 
 }  // namespace
 
 std::string read_bytes(const std::filesystem::path& path) try {
-  const Descriptor file(path, O_RDONLY, "cannot open");
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK, "cannot open");  // or a FIFO would make it wait
   struct stat status {};
   if (fstat(file, &status) != 0) fail("cannot stat");
   if (!S_ISREG(status.st_mode)) throw FileError("is not a regular file; expected one");
@@ -69,24 +112,30 @@ std::string read_bytes(const std::filesystem::path& path) try {
   throw FileError(fmt::format("{}: {}", path.string(), error.what()));
 }
 
-void replace_file(const std::filesystem::path& path, const std::function<void(const std::filesystem::path&)>& create) {
-  static std::atomic<unsigned> counter{0};
-  // Not *.h5, so that what a killed process leaves is never taken for a case.
-  const std::filesystem::path temporary =
-      path.parent_path() / fmt::format(".{}.{}.{}.tmp", path.filename().string(), getpid(), counter++);
-  try {
-    create(temporary);
-    sync(temporary, 0);
-    if (rename(temporary.c_str(), path.c_str()) != 0) fail("cannot replace");
-    sync(path.has_parent_path() ? path.parent_path() : ".", O_DIRECTORY);
-  } catch (const std::exception& error) {
-    unlink(temporary.c_str());
-    throw FileError(fmt::format("{}: {}", path.string(), error.what()));
+void replace_file(const std::filesystem::path& path, std::string_view bytes) {
+  Replacement file(path);
+  file.write(bytes);
+  file.rename();
+}
+
+void replace_files(const std::vector<std::pair<std::filesystem::path, std::string>>& files) {
+  std::vector<std::unique_ptr<Replacement>> replacements;
+  for (const auto& [path, bytes] : files) {
+    replacements.push_back(std::make_unique<Replacement>(path));
+    replacements.back()->write(bytes);
+  }
+  for (const auto& replacement : replacements) replacement->rename();
+}
+
+void remove_temporaries(const std::filesystem::path& path) {
+  const std::string prefix = temporary_prefix(path);
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(prefix) && name.ends_with(kTemporary)) std::filesystem::remove(entry.path(), ignored);
   }
 }
 
-void write_text_file(const std::filesystem::path& path, const std::string& text) {
-  replace_file(path, [&](const std::filesystem::path& temporary) { write_all(temporary, text); });
-}
+void write_text_file(const std::filesystem::path& path, const std::string& text) { replace_file(path, text); }
 
 }  // namespace mlstm::verify

@@ -2,9 +2,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "case_image.hpp"
+#include "closed_image.hpp"
 #include "hdf5.hpp"
+#include "mlstm/verify/case_file.hpp"
 
 namespace mlstm::verify {
 namespace {
@@ -119,13 +122,15 @@ std::mutex& hdf5_mutex() {
   return mutex;
 }
 
-void encode_case(const Case& c, const std::filesystem::path& path) {
+std::string encode_case(const Case& c) {
   const std::lock_guard lock(hdf5_mutex());
   const hdf5::Quiet quiet;
+  hdf5::ClosedImage image;
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "file access properties");
-  hdf5::check(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110), "file format");
-  Handle file(H5Fcreate(path.c_str(), H5F_ACC_EXCL, hdf5::creation_properties(H5P_FILE_CREATE), access), H5Fclose,
-              "cannot create");
+  hdf5::check(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110), "file format");  // superblock version 3
+  image.keep_file(access);
+  Handle file(H5Fcreate("case", H5F_ACC_TRUNC, hdf5::creation_properties(H5P_FILE_CREATE), access), H5Fclose,
+              "file in memory");
   {
     const Handle root(H5Gopen2(file, "/", H5P_DEFAULT), H5Gclose, "/");
     write_root(root, c);
@@ -135,7 +140,10 @@ void encode_case(const Case& c, const std::filesystem::path& path) {
     if (c.reference) write_reference(root, *c.reference);
     if (c.kernel) write_kernel(root, *c.kernel);
   }
-  file.close("cannot write");
+  hdf5::check(H5Fflush(file, H5F_SCOPE_GLOBAL), "file in memory");
+  file.close("file in memory");
+  if (image.bytes.empty()) throw FileError("not enough memory for the file");
+  return std::move(image.bytes);
 }
 
 }  // namespace mlstm::verify

@@ -25,7 +25,13 @@ Case read_case(const fs::path& path) {
 
 void write_case(const Case& c, const fs::path& path) {
   validate(c);
-  replace_file(path, [&](const fs::path& temporary) { encode_case(c, temporary); });
+  std::string image;
+  try {
+    image = encode_case(c);
+  } catch (const FileError& error) {
+    throw FileError(path.string() + ": " + error.what());
+  }
+  replace_file(path, image);
 }
 
 std::vector<fs::path> find_case_files(const std::vector<fs::path>& paths) {
@@ -33,7 +39,9 @@ std::vector<fs::path> find_case_files(const std::vector<fs::path>& paths) {
   for (const fs::path& path : paths) {
     std::error_code error;
     const fs::file_status status = fs::status(path, error);
-    if (!fs::exists(status)) throw FileError(path.string() + ": does not exist; expected a file or directory");
+    if (status.type() == fs::file_type::not_found)
+      throw FileError(path.string() + ": does not exist; expected a file or directory");
+    if (!fs::exists(status)) throw FileError(path.string() + ": cannot be read: " + error.message());
     if (!fs::is_directory(status)) {
       files.push_back(path);
       continue;

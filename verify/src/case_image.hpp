@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -14,8 +13,9 @@
 
 namespace mlstm::verify {
 
-/// Creates a mlstm-case file at `path`, which must not exist; the same case gives the same bytes. Throws FileError.
-void encode_case(const Case& c, const std::filesystem::path& path);
+/// The bytes of a mlstm-case file; the same case gives the same bytes. Made in memory, because HDF5 does not get over a
+/// full disk. Throws FileError.
+std::string encode_case(const Case& c);
 
 /// Inverse of encode_case, for the bytes of a file by any program. `before_reading` is told how many bytes the next
 /// step will need. Checks structure and types, not values. HDF5 may crash or hang on damaged bytes: call
@@ -24,6 +24,13 @@ Case decode_case(const std::string& image, const std::function<void(std::uint64_
 
 /// decode_case in a child process. A crash, a hang, or memory use out of proportion is a FileError like any other.
 Case decode_isolated(const std::string& image);
+
+/// What the child process of decode_isolated writes to a pipe: `error` unless it is empty, else the case. On a write
+/// error the process ends.
+void send_reply(int fd, Case& c, std::string& error);
+
+/// Reads what send_reply wrote. False if it did not arrive whole or makes no sense: a child may have lost its mind.
+bool receive_reply(int fd, Case& c, std::string& error);
 
 /// The keys of ReferenceData::bounds, and the shape of each: a tensor's, or for "f_straddling" that of f, for
 /// "open_rows" (B,NH).

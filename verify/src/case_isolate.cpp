@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <new>
 #include <type_traits>
 
@@ -28,7 +29,9 @@ constexpr double kBusySeconds = 1;        // of CPU time; a child that ran out o
 constexpr int kAttempts = 2;
 constexpr std::uint64_t kBytesPerSecond = 20'000'000;             // the slowest honest reading
 constexpr std::uint64_t kWorkingMemory = std::uint64_t{1} << 29;  // beside the data
-enum class Reply : char { none, result, error };
+constexpr std::size_t kPiece = std::size_t{1} << 20;              // of a text, for which memory is taken at once
+constexpr std::size_t kLargestRank = 32;                          // HDF5's
+enum class Reply { none, result, error };
 
 class Sender {
  public:
@@ -50,6 +53,7 @@ class Sender {
 };
 
 struct Interrupted : std::exception {};
+struct Nonsense : std::exception {};  // from a child whose memory is damaged
 
 class Receiver {
  public:
@@ -70,27 +74,89 @@ class Receiver {
   int fd_;
 };
 
+template <class T>
+constexpr T kLast = T{};
+template <>
+constexpr Reply kLast<Reply> = Reply::error;
+template <>
+constexpr Gate kLast<Gate> = Gate::sigmoid;
+template <>
+constexpr StabilizerInit kLast<StabilizerInit> = StabilizerInit::neg_inf;
+template <>
+constexpr Convention kLast<Convention> = Convention::detached;
+template <>
+constexpr DType kLast<DType> = DType::bfloat16;
+
 // One description of the format serves both directions. Both ends are the same program, so that the representation of
-// plain values is free.
+// plain values is free; but the receiving one believes no size, and takes no value that its type does not have.
 template <class Pipe, class T>
-requires std::is_trivially_copyable_v<T>
+requires std::is_arithmetic_v<T>
 void transfer(Pipe& pipe, T& value) { pipe.bytes(&value, sizeof value); }
+
+template <class Pipe, class T>
+requires std::is_enum_v<T>
+void transfer(Pipe& pipe, T& value) {
+  auto number = static_cast<int>(value);
+  transfer(pipe, number);
+  if (number < 0 || number > static_cast<int>(kLast<T>)) throw Nonsense();
+  value = static_cast<T>(number);
+}
+
+template <class Pipe>
+void transfer(Pipe& pipe, bool& value) {
+  char byte = value ? 1 : 0;
+  transfer(pipe, byte);
+  if (byte != 0 && byte != 1) throw Nonsense();
+  value = byte == 1;
+}
+
+template <class Pipe, class T>
+void transfer(Pipe& pipe, std::optional<T>& value) {
+  bool present = value.has_value();
+  transfer(pipe, present);
+  if (!present) return;
+  if constexpr (Pipe::kReceives) value.emplace();
+  transfer(pipe, *value);
+}
 
 template <class Pipe>
 void transfer(Pipe& pipe, std::string& text) {
   std::size_t size = text.size();
   transfer(pipe, size);
-  if constexpr (Pipe::kReceives) text.resize(size);
-  pipe.bytes(text.data(), size);
+  if constexpr (Pipe::kReceives) text.clear();
+  for (std::size_t done = 0, piece; done < size; done += piece) {
+    piece = std::min(size - done, kPiece);
+    if constexpr (Pipe::kReceives) text.resize(done + piece);
+    pipe.bytes(text.data() + done, piece);
+  }
+}
+
+template <class Pipe>
+void transfer(Pipe& pipe, Problem& problem) {
+  Shape& shape = problem.shape;
+  for (std::int64_t* extent : {&shape.B, &shape.NH, &shape.S, &shape.DHQK, &shape.DHV}) transfer(pipe, *extent);
+  transfer(pipe, problem.gate);
+  transfer(pipe, problem.normalize);
+  transfer(pipe, problem.eps);
+  transfer(pipe, problem.dtype);
+  transfer(pipe, problem.stabilizer_init);
+  transfer(pipe, problem.chunk_size);
+  transfer(pipe, problem.has_initial_state);
 }
 
 template <class Pipe>
 void transfer(Pipe& pipe, Array& array) {
   std::size_t rank = array.dimension();
   transfer(pipe, rank);
+  if (rank > kLargestRank) throw Nonsense();
   std::vector<std::size_t> shape(array.shape().begin(), array.shape().end());
   shape.resize(rank);
   pipe.bytes(shape.data(), rank * sizeof(std::size_t));
+  std::size_t count = 1;
+  for (const std::size_t extent : shape)
+    if (__builtin_mul_overflow(count, extent, &count)) throw Nonsense();
+  if (count > std::numeric_limits<std::ptrdiff_t>::max() / sizeof(double)) throw Nonsense();
+  // Memory that was promised, and is not filled, costs nothing.
   if constexpr (Pipe::kReceives) array = Array::from_shape({shape.begin(), shape.end()});
   pipe.bytes(array.data(), array.size() * sizeof(double));
 }
@@ -117,8 +183,11 @@ void transfer(Pipe& pipe, Attribute& attribute) {
       case 2:
         attribute = std::string{};
         break;
-      default:
+      case 3:
         attribute = OpaqueAttribute{};
+        break;
+      default:
+        throw Nonsense();
     }
   }
   std::visit([&](auto& value) { transfer(pipe, value); }, attribute);
@@ -161,23 +230,14 @@ void transfer(Pipe& pipe, KernelData& kernel) {
   transfer(pipe, kernel.attributes);
 }
 
-template <class Pipe, class T>
-void transfer_optional(Pipe& pipe, std::optional<T>& value) {
-  bool present = value.has_value();
-  transfer(pipe, present);
-  if (!present) return;
-  if constexpr (Pipe::kReceives) value.emplace();
-  transfer(pipe, *value);
-}
-
 template <class Pipe>
 void transfer(Pipe& pipe, Case& c) {
   transfer(pipe, c.name);
   transfer(pipe, c.problem);
   transfer(pipe, c.inputs);
   transfer(pipe, c.cotangents);
-  transfer_optional(pipe, c.reference);
-  transfer_optional(pipe, c.kernel);
+  transfer(pipe, c.reference);
+  transfer(pipe, c.kernel);
   transfer(pipe, c.attributes);
 }
 
@@ -212,8 +272,6 @@ void limit_resources(std::uint64_t bytes) {
   const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
   dup2(null, STDERR_FILENO);
 
-  Sender pipe(fd);
-  Reply reply = Reply::result;
   std::string error;
   Case c;
   try {
@@ -225,12 +283,7 @@ void limit_resources(std::uint64_t bytes) {
     error = exception.what();
   }
   alarm(0);  // the parent reads at its own pace
-  if (!error.empty()) reply = Reply::error;
-  transfer(pipe, reply);
-  if (reply == Reply::result)
-    transfer(pipe, c);
-  else
-    transfer(pipe, error);
+  send_reply(fd, c, error);
   _exit(EXIT_SUCCESS);
 }
 
@@ -273,26 +326,35 @@ Ending wait_for(pid_t pid) {
   return ending;
 }
 
-/// True if `c` or `error` has arrived whole.
-bool receive(int fd, Case& c, std::string& error) try {
+}  // namespace
+
+bool receive_reply(int fd, Case& c, std::string& error) try {
   Receiver pipe(fd);
   Reply reply = Reply::none;
   transfer(pipe, reply);
   if (reply == Reply::result) transfer(pipe, c);
   if (reply == Reply::error) transfer(pipe, error);
   return reply == Reply::result || reply == Reply::error;
-} catch (const std::exception&) {  // cut off, or damaged to sizes that do not fit memory
+} catch (const std::exception&) {  // cut off, or damaged
   return false;
 }
 
-}  // namespace
+void send_reply(int fd, Case& c, std::string& error) {
+  Sender pipe(fd);
+  Reply reply = error.empty() ? Reply::result : Reply::error;
+  transfer(pipe, reply);
+  if (error.empty())
+    transfer(pipe, c);
+  else
+    transfer(pipe, error);
+}
 
 Case decode_isolated(const std::string& image) {
   for (int attempt = 1;; ++attempt) {
     const Child child = start_child(image);
     Case c;
     std::string error;
-    const bool complete = receive(child.fd, c, error);
+    const bool complete = receive_reply(child.fd, c, error);
     close(child.fd);
     if (!complete) kill(child.pid, SIGKILL);
     const Ending ending = wait_for(child.pid);

@@ -3,16 +3,24 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace mlstm::verify {
 
 /// All bytes of a regular file. Throws FileError.
 std::string read_bytes(const std::filesystem::path& path);
 
-/// Lets `create` make a file of a temporary name beside `path`, syncs it, renames it, syncs the directory. If anything
-/// throws, `path` is as it was. Throws FileError.
-void replace_file(const std::filesystem::path& path, const std::function<void(const std::filesystem::path&)>& create);
+/// Makes `path` hold `bytes`: writes them to a temporary name beside it, syncs, renames, syncs the directory. If
+/// anything goes wrong, `path` is as it was. Throws FileError.
+void replace_file(const std::filesystem::path& path, std::string_view bytes);
+
+/// The same for several files: none is replaced before all are written.
+void replace_files(const std::vector<std::pair<std::filesystem::path, std::string>>& files);
+
+/// Removes what killed processes have left of replace_file(path). Nothing else may be replacing it. Errors are ignored.
+void remove_temporaries(const std::filesystem::path& path);
 
 }  // namespace mlstm::verify

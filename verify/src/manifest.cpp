@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <optional>
-#include <sstream>
 
 #include "file_bytes.hpp"
 #include "manifest.hpp"
@@ -18,25 +18,27 @@ namespace fs = std::filesystem;
 constexpr const char* kManifest = "MANIFEST.sha256";
 constexpr std::size_t kDigits = 64;
 
-/// Sums by path relative to the manifest. Lines are "<64 digits>  <path>", or " *" for a binary file.
-std::map<std::string, std::string> parse_manifest(const fs::path& path) {
+}  // namespace
+
+std::map<std::string, std::string> parse_manifest(std::string_view text, const std::string& source) {
   std::map<std::string, std::string> sums;
-  std::istringstream lines(read_bytes(path));
   std::size_t number = 0;
-  for (std::string line; std::getline(lines, line);) {
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
     ++number;
     if (line.empty()) continue;
     const bool good = line.size() > kDigits + 2 && line.find_first_not_of("0123456789abcdef") == kDigits &&
                       line[kDigits] == ' ' && (line[kDigits + 1] == ' ' || line[kDigits + 1] == '*');
     if (!good)
       throw FileError(fmt::format("{}: line {} is malformed; expected 64 hexadecimal digits, two blanks and a path",
-                                  path.string(), number));
-    sums[line.substr(kDigits + 2)] = line.substr(0, kDigits);
+                                  source, number));
+    const auto [known, is_new] = sums.emplace(line.substr(kDigits + 2), line.substr(0, kDigits));
+    if (!is_new && known->second != line.substr(0, kDigits))
+      throw FileError(fmt::format("{}: line {} gives another sum for {}; expected one", source, number, known->first));
   }
   return sums;
 }
-
-}  // namespace
 
 std::string sha256_of(std::string_view bytes) {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
@@ -63,7 +65,7 @@ void check_manifest(const fs::path& path, std::string_view bytes) {
   for (fs::path directory = absolute.parent_path(); !directory.empty(); directory = directory.parent_path()) {
     const fs::path manifest = directory / kManifest;
     if (fs::exists(manifest, ignored)) {
-      const auto sums = parse_manifest(manifest);
+      const auto sums = parse_manifest(read_bytes(manifest), manifest.string());
       const auto listed = sums.find(absolute.lexically_relative(directory).generic_string());
       if (listed != sums.end() && listed->second != sha256_of(bytes))
         throw FileError(fmt::format("{}: SHA-256 is {}; expected {} as listed in {}", path.string(), sha256_of(bytes),

@@ -122,6 +122,10 @@ std::string to_line(const ProblemSpec& spec) {
 }
 
 ProblemSpec parse_spec(std::string_view line) {
+  for (const char c : line)  // or it would be in messages
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      throw std::invalid_argument(
+          fmt::format("a problem holds the control character 0x{:02x}; expected one line of key=value words", c));
   ProblemSpec spec;
   std::set<std::string_view> seen;
   for (std::size_t begin = 0; begin <= line.size();) {

@@ -4,11 +4,14 @@
 #include <fmt/format.h>
 
 #include <boost/json.hpp>
+#include <cerrno>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 
+#include "file_bytes.hpp"
 #include "mlstm/verify/case_file.hpp"
 
 namespace mlstm::verify {
@@ -159,23 +162,28 @@ void write_report(const std::vector<Item>& items, GroupBy by, const std::string&
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   if (error) throw FileError(directory.string() + ": cannot create the directory (" + error.message() + ")");
-  write_text_file(directory / "junit.xml", to_junit(items));
-  write_text_file(directory / "summary.txt", to_text(items, by, remarks));
-  // Last: whoever finds report.json finds the other two complete.
-  write_text_file(directory / "report.json", to_json(items));
+  // report.json is last: whoever finds it finds the other two complete.
+  replace_files({{directory / "junit.xml", to_junit(items)},
+                 {directory / "summary.txt", to_text(items, by, remarks)},
+                 {directory / "report.json", to_json(items)}});
 }
 
 std::vector<Item> read_report(const std::filesystem::path& path) {
-  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "report.json" : path;
+  std::error_code ignored;  // reading says what is wrong
+  const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "report.json" : path;
   return parse_report(read_text_file(file), file.string());
 }
 
 std::string read_text_file(const std::filesystem::path& path) {
-  if (std::filesystem::is_directory(path)) throw FileError(path.string() + ": is a directory; expected a file");
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored))
+    throw FileError(path.string() + ": is a directory; expected a file");
+  errno = 0;
   std::ifstream stream(path, std::ios::binary);
   std::ostringstream text;
   if (!stream || !(text << stream.rdbuf() || stream.peek() == std::ifstream::traits_type::eof()))
-    throw FileError(path.string() + ": cannot be read");
+    throw FileError(fmt::format("{}: cannot be read{}", path.string(),
+                                errno != 0 ? fmt::format(": {}", std::strerror(errno)) : ""));
   return text.str();
 }
 

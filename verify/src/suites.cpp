@@ -204,7 +204,8 @@ Shape parse_shape(const std::string& text, const std::string& argument) {
     const auto [next, error] = std::from_chars(position, end, *extent);
     const bool last = extent == extents[4];
     if (error != std::errc{} || *extent < 1 || (last ? next != end : next == end || *next != ','))
-      throw std::invalid_argument(argument + " is \"" + text + "\"; expected five positive integers B,NH,S,DHQK,DHV");
+      throw std::invalid_argument(argument + " is \"" + text.substr(0, text.find_first_of("\n\r")) +
+                                  "\"; expected five positive integers B,NH,S,DHQK,DHV");
     position = next + 1;
   }
   return shape;

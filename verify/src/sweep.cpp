@@ -142,8 +142,8 @@ void mistrust(std::vector<Record>& records) {
   }
 }
 
-Verdicts finish(std::vector<Record> records, GroupBy by) {
-  mistrust(records);
+Verdicts finish(std::vector<Record> records, GroupBy by, bool whole) {
+  if (whole) mistrust(records);
   std::stable_sort(records.begin(), records.end(), [&](const Record& a, const Record& b) {
     if (by == GroupBy::variant && a.item.variant != b.item.variant) return a.item.variant < b.item.variant;
     return a.unit < b.unit;

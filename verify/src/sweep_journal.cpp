@@ -1,30 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <array>
 #include <boost/json.hpp>
-#include <cmath>
-#include <cstdlib>
+#include <charconv>
 
+#include "append_file.hpp"
+#include "file_bytes.hpp"
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/report.hpp"
-#include "mlstm/verify/sweep.hpp"
+#include "sweep_journal.hpp"
 
 namespace mlstm::verify {
 namespace json = boost::json;
 namespace {
 
-constexpr std::string_view kJournalName = "journal.jsonl";
-
-struct Header {
-  std::string plan, shard;
-  std::int64_t units = 0, shard_units = 0;
-  bool operator==(const Header&) const = default;
-};
-
-struct Contents {
-  Header header;
-  std::map<std::int64_t, std::vector<Record>> done;
-  std::string text;  ///< the complete lines
-};
+constexpr const char* kJournalName = "journal.jsonl";
+constexpr std::array kReportNames{"report.json", "junit.xml", "summary.txt"};
 
 /// Numbers as text: every bit survives, infinities too.
 json::value exact_number(const std::optional<double>& value) {
@@ -33,7 +24,12 @@ json::value exact_number(const std::optional<double>& value) {
 
 std::optional<double> exact_number_of(const json::value& value) {
   if (value.is_null()) return {};
-  return std::strtod(value.as_string().c_str(), nullptr);
+  const std::string_view text = value.as_string();
+  double number = 0;
+  const auto [end, wrong] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (wrong != std::errc{} || end != text.data() + text.size())
+    throw std::runtime_error("expected numbers as text, or null");
+  return number;
 }
 
 std::string string_of(const json::object& object, const char* key) {
@@ -81,7 +77,9 @@ Record record_of(const json::object& object, std::int64_t unit) {
   return record;
 }
 
-std::string to_line(const Header& header) {
+}  // namespace
+
+std::string to_line(const JournalHeader& header) {
   return json::serialize(json::object{{"journal", 1},
                                       {"source", program_source()},
                                       {"plan", header.plan},
@@ -91,36 +89,42 @@ std::string to_line(const Header& header) {
          "\n";
 }
 
-Contents read_journal(const std::filesystem::path& path) {
-  Contents contents;
-  const std::string text = read_text_file(path);
+std::string to_line(std::int64_t unit, const std::vector<Record>& records) {
+  json::array array;
+  for (const Record& record : records) array.push_back(to_object(record));
+  return json::serialize(json::object{{"unit", unit}, {"records", std::move(array)}}) + "\n";
+}
+
+JournalContents parse_journal(std::string_view text, const std::string& source) {
+  JournalContents contents;
   std::int64_t number = 0;
-  // A line without its end is what a killed program left behind.
-  for (std::size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+  for (std::size_t begin = 0, end; (end = text.find('\n', begin)) != std::string_view::npos; begin = end + 1) {
     ++number;
     try {
-      const json::value line = json::parse(std::string_view(text).substr(begin, end - begin));
+      const json::value line = json::parse(text.substr(begin, end - begin));
       const json::object& object = line.as_object();
       if (number == 1) {
         if (object.at("journal").as_int64() != 1) throw std::runtime_error("expected journal 1");
         contents.header = {string_of(object, "plan"), string_of(object, "shard"), object.at("units").as_int64(),
                            object.at("shard_units").as_int64()};
+        const JournalHeader& header = contents.header;
+        if (header.shard_units < 0 || header.units < header.shard_units)
+          throw std::runtime_error("expected 0 <= shard_units <= units");
       } else {
         const std::int64_t unit = object.at("unit").as_int64();
-        auto& records = contents.done[unit];
-        records.clear();
+        if (unit < 0 || unit >= contents.header.units) throw std::runtime_error("expected a unit of the plan");
+        std::vector<Record> records;
         for (const json::value& record : object.at("records").as_array())
           records.push_back(record_of(record.as_object(), unit));
+        contents.done[unit] = std::move(records);
       }
     } catch (const std::exception& error) {
-      throw FileError(fmt::format("{}: line {} is damaged ({})", path.string(), number, error.what()));
+      throw FileError(fmt::format("{}: line {} is damaged ({})", source, number, error.what()));
     }
-    contents.text = text.substr(0, end + 1);
+    contents.size = end + 1;
   }
   return contents;
 }
-
-}  // namespace
 
 Journal::Journal(const std::filesystem::path& directory, const Plan& plan, const std::vector<Unit>& units,
                  const std::string& shard, bool resume)
@@ -128,36 +132,42 @@ Journal::Journal(const std::filesystem::path& directory, const Plan& plan, const
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   if (error) throw FileError(directory.string() + ": cannot create the directory (" + error.message() + ")");
-  const Header header{plan.id, shard, static_cast<std::int64_t>(plan.units.size()),
-                      static_cast<std::int64_t>(units.size())};
-  std::string text = to_line(header);
+  lock_ = std::make_unique<DirectoryLock>(directory);
+  remove_temporaries(path_);
+  for (const char* name : kReportNames) remove_temporaries(directory / name);
+  const JournalHeader header{plan.id, shard, static_cast<std::int64_t>(plan.units.size()),
+                             static_cast<std::int64_t>(units.size())};
+  std::uint64_t size = 0;
   if (resume && std::filesystem::exists(path_)) {
-    Contents contents = read_journal(path_);
-    if (!contents.text.empty()) {
-      if (contents.header != header)
-        throw FileError(path_.string() +
-                        ": belongs to another selection, shard or version; expected the same as now "
-                        "(or leave out --resume to start anew)");
-      text = std::move(contents.text);
-      done_ = std::move(contents.done);
-    }
+    JournalContents contents = parse_journal(read_text_file(path_), path_.string());
+    if (contents.size > 0 && contents.header != header)
+      throw FileError(path_.string() +
+                      ": belongs to another selection, shard, source or version; expected the same as now "
+                      "(or leave out --resume to start anew)");
+    size = contents.size;
+    done_ = std::move(contents.done);
+  }
+  if (size == 0) {
+    const std::string text = to_line(header);
+    write_text_file(path_, text);  // replaces an earlier journal in one step, or leaves it as it is
+    size = text.size();
   }
   // A report that was there describes an earlier sweep, no longer this directory.
   if (done_.empty())
-    for (const char* name : {"report.json", "junit.xml", "summary.txt"})
-      std::filesystem::remove(directory / name, error);
-  write_text_file(path_, text);
-  stream_.open(path_, std::ios::binary | std::ios::app);
-  if (!stream_) throw FileError(path_.string() + ": cannot be written");
+    for (const char* name : kReportNames)
+      if (std::filesystem::remove(directory / name, error); error)
+        throw FileError(fmt::format("{}: cannot be removed: {}", (directory / name).string(), error.message()));
+  file_ = std::make_unique<AppendFile>(path_, size);
 }
 
+Journal::~Journal() = default;
+
 void Journal::append(const Unit& unit, const std::vector<Record>& records) {
-  json::array array;
-  for (const Record& record : records) array.push_back(to_object(record));
-  stream_ << json::serialize(json::object{{"unit", unit.index}, {"records", std::move(array)}}) + "\n" << std::flush;
-  if (!stream_) throw FileError(path_.string() + ": cannot be written");
+  file_->append(to_line(unit.index, records));
   done_[unit.index] = records;
 }
+
+void Journal::sync() { file_->sync(); }
 
 Verdicts merge_reports(const std::vector<std::filesystem::path>& directories) {
   struct Shards {
@@ -175,8 +185,9 @@ Verdicts merge_reports(const std::vector<std::filesystem::path>& directories) {
       final_items.insert(final_items.end(), items.begin(), items.end());
       continue;
     }
-    const Contents contents = read_journal(path);
-    const Header& header = contents.header;
+    const JournalContents contents = parse_journal(read_text_file(path), path.string());
+    const JournalHeader& header = contents.header;
+    if (contents.size == 0) throw FileError(path.string() + ": holds no complete line; expected a finished sweep");
     if (static_cast<std::int64_t>(contents.done.size()) != header.shard_units)
       throw FileError(fmt::format("{}: holds {} of {} problems; expected a finished sweep (go on with --resume)",
                                   path.string(), contents.done.size(), header.shard_units));

@@ -7,6 +7,7 @@
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/report.hpp"
 #include "mlstm/verify/runner.hpp"
+#include "mlstm/verify/source_digest.hpp"
 #include "mlstm/verify/sweep.hpp"
 
 namespace mlstm::verify {
@@ -43,11 +44,12 @@ std::vector<Run> runs_of(const Kernel& kernel, const ProblemSpec& spec, std::opt
   return runs;
 }
 
-/// One line that tells units of different plans apart.
+/// One line that tells units of different plans apart, and the same ones of variants that have changed since.
 std::string identity(const Unit& unit) {
   std::string text = unit.unavailable.empty() ? to_line(unit.spec) : unit.unavailable;
   for (const Run& run : unit.runs)
-    text += fmt::format(" {}:{}", run.kernel->info().key(), run.convention ? to_string(*run.convention) : "forward");
+    text += fmt::format(" {}:{}:{}", run.kernel->info().key(), source_digest(run.kernel->info().key()),
+                        run.convention ? to_string(*run.convention) : "forward");
   return text + "\n";
 }
 

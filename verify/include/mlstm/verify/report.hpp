@@ -57,8 +57,8 @@ std::string describe(const Item& item);
 /// Table, remarks, failures and summary line: the whole report for people.
 std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks = {});
 
-/// Writes report.json, junit.xml and summary.txt (to_text) into `directory` (created if missing), each atomically.
-/// Throws FileError.
+/// Writes report.json, junit.xml and summary.txt (to_text) into `directory` (created if missing), each atomically,
+/// and none before all could be written. Throws FileError.
 void write_report(const std::vector<Item>& items, GroupBy by, const std::string& remarks,
                   const std::filesystem::path& directory);
 

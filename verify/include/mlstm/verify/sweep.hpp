@@ -4,9 +4,9 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -60,23 +60,36 @@ struct Record {
   std::int64_t unit = 0;  ///< index of its unit
 };
 
+class AppendFile;
+class DirectoryLock;
+
 /// Append-only record of the units that are done, one JSON line each, so that a killed sweep can go on and shards can
 /// be merged. The first line describes the plan.
+///
+/// A unit is acknowledged when its line is in the file, end included: from then on it survives whatever ends the
+/// process, SIGKILL too, and is never computed again. A power failure can take the last second of them, which are then
+/// computed again. One process at a time writes into a directory.
 class Journal {
  public:
   /// Begins a new journal in `directory`, or with `resume` goes on with the one there, if any; an unfinished last line
-  /// is dropped. Throws FileError, also if the journal there belongs to another plan or shard.
+  /// is dropped. Throws FileError, also if the journal there belongs to another plan or shard, or if another process is
+  /// writing there.
   Journal(const std::filesystem::path& directory, const Plan& plan, const std::vector<Unit>& units,
           const std::string& shard, bool resume);
+  ~Journal();
 
   const std::map<std::int64_t, std::vector<Record>>& done() const { return done_; }
 
-  /// Adds a finished unit; in the file when it returns.
+  /// Adds a finished unit; in the file when it returns. Throws FileError, with the file as it was.
   void append(const Unit& unit, const std::vector<Record>& records);
+
+  /// Waits until a power failure cannot take anything any more. Throws FileError.
+  void sync();
 
  private:
   std::filesystem::path path_;
-  std::ofstream stream_;
+  std::unique_ptr<DirectoryLock> lock_;
+  std::unique_ptr<AppendFile> file_;
   std::map<std::int64_t, std::vector<Record>> done_;
 };
 
@@ -108,8 +121,9 @@ struct Verdicts {
   std::string remarks;  ///< list_hidden_wrong_answers
 };
 
-/// Final verdicts: mistrusted where needed, in the order of the plan; sorted by variant first if grouped by it.
-Verdicts finish(std::vector<Record> records, GroupBy by);
+/// Final verdicts: mistrusted where needed, in the order of the plan; sorted by variant first if grouped by it. Without
+/// `whole` the records are those of a shard, which cannot tell what the other shards see: nothing is mistrusted.
+Verdicts finish(std::vector<Record> records, GroupBy by, bool whole = true);
 
 /// Which wrong answers the bounds could not have told from the right ones (Item::hides), by regime; `regimes` is what
 /// Record::regime names. Empty if none.
