@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "detail_json.hpp"
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/report.hpp"
 #include "mlstm/verify/sweep.hpp"
@@ -55,7 +56,8 @@ json::object to_object(const Record& record) {
           {"note", to_utf8(item.note)},
           {"hides", json::array(item.hides.begin(), item.hides.end())},
           {"dtype", record.dtype},
-          {"regime", record.regime}};
+          {"regime", record.regime},
+          {"detail", item.detail ? json::value(to_object(*item.detail)) : json::value(nullptr)}};
 }
 
 Record record_of(const json::object& object, std::int64_t unit) {
@@ -75,6 +77,8 @@ Record record_of(const json::object& object, std::int64_t unit) {
   item.note = string_of(object, "note");
   for (const json::value& wrong : object.at("hides").as_array())
     item.hides.emplace_back(std::string_view(wrong.as_string()));
+  if (const json::value& detail = object.at("detail"); !detail.is_null())
+    item.detail = std::make_shared<Detail>(detail_of(detail.as_object()));
   record.dtype = string_of(object, "dtype");
   record.regime = string_of(object, "regime");
   record.unit = unit;
@@ -144,7 +148,7 @@ Journal::Journal(const std::filesystem::path& directory, const Plan& plan, const
   }
   // A report that was there describes an earlier sweep, no longer this directory.
   if (done_.empty())
-    for (const char* name : {"report.json", "junit.xml", "summary.txt"})
+    for (const char* name : {"report.json", "details.json", "report.html", "junit.xml", "summary.txt"})
       std::filesystem::remove(directory / name, error);
   write_text_file(path_, text);
   stream_.open(path_, std::ios::binary | std::ios::app);
@@ -171,7 +175,7 @@ Verdicts merge_reports(const std::vector<std::filesystem::path>& directories) {
   for (const std::filesystem::path& directory : directories) {
     const std::filesystem::path path = directory / kJournalName;
     if (!std::filesystem::exists(path)) {
-      const std::vector<Item> items = read_report(directory);
+      const std::vector<Item> items = read_report_with_details(directory);
       final_items.insert(final_items.end(), items.begin(), items.end());
       continue;
     }
