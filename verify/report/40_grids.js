@@ -39,6 +39,12 @@ function summary(numbers) {
   return {status, failed, ratio};
 }
 
+// The module on a line of its own.
+function turnedHeading(variant) {
+  const split = variant.indexOf("--");
+  return split < 0 ? [variant] : [variant.slice(0, split + 2), element("br"), variant.slice(split + 2)];
+}
+
 class Grid {
   constructor(id, noun, rowOf, orderOf) {
     this.table = document.getElementById(id);
@@ -111,7 +117,7 @@ class Grid {
     for (const cells of rows.values()) for (const variant of cells.keys()) present.add(variant);
     const variants = [...present].sort();
     const head = element("tr", {}, element("th", {scope: "col"}, this.noun),
-      ...variants.map((variant) => element("th", {scope: "col", class: "turned"}, element("span", {}, variant))));
+      ...variants.map((variant) => element("th", {scope: "col", class: "turned"}, element("span", {}, ...turnedHeading(variant)))));
     const order = [...rows.keys()].sort((a, b) => this.orderOf(a) - this.orderOf(b));
     this.table.tHead.replaceChildren(head);
     this.table.tBodies[0].replaceChildren(...order.map((row) => this.line(row, rows.get(row), variants, false)));

@@ -41,8 +41,7 @@ json::object case_of(const Entry& entry) {
   object["dtype"] = to_string(p.dtype);
   object["gate"] = std::string(to_string(p.gate)) + (p.normalized() ? "" : " (unnormalized)");
   object["eps"] = fmt::format("{}", p.eps);
-  object["shape"] =
-      fmt::format("B={}, NH={}, S={}, {}×{}", p.shape.B, p.shape.NH, p.shape.S, p.shape.DHQK, p.shape.DHV);
+  object["shape"] = shape_text(entry);
   object["S"] = p.shape.S;
   object["L"] = p.chunk_size;
   return object;
@@ -81,7 +80,7 @@ std::string data(const Model& model, const std::vector<MutationFile>& mutations)
                     rounded(item.max_abs_error),
                     rounded(item.rel_frobenius),
                     repros[item.repro],
-                    notes[item.note]};
+                    notes[note_text(item)]};
     if (item.detail) {
       row.emplace_back(place_of(entry));
       row.emplace_back(shown(item.detail->got, entry));

@@ -75,7 +75,8 @@ std::string_view shade(double share) {
 
 std::string headline(const json::object& root, std::size_t caught, std::size_t of) {
   std::string text = fmt::format("{} of {} planted bugs detected", caught, of);
-  if (const auto score = number_in(root, "score"); score && *score <= 1) text += fmt::format(" (score {})", *score);
+  if (const auto score = number_in(root, "score"); score && *score <= 1)
+    text += fmt::format(" (score {})", std::floor(*score * 1e4) / 1e4);  // never rounded up
   return text;
 }
 
@@ -123,8 +124,7 @@ std::string matrix(const json::array& mutants, std::size_t file) {
       R"(<div class="scroll tall" tabindex="0" role="region" aria-label="Kill matrix">)"
       R"(<table class="grid kills" data-file="{}"><thead><tr><th scope="col">planted bug</th><th scope="col">caught</th>)",
       file);
-  for (const std::string& regime : regimes)
-    text += fmt::format(R"(<th scope="col" class="turned"><span>{}</span></th>)", escaped(regime));
+  for (const std::string& regime : regimes) text += turned_heading(regime);
   text += "</tr></thead><tbody>\n";
   for (const json::object* mutant : rows) {
     const bool caught = detected(*mutant);

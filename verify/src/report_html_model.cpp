@@ -26,7 +26,7 @@ std::optional<ProblemSpec> spec_in(const std::string& repro) {
   }
 }
 
-/// "dk" of "dk: ..." apart, notes say which numbers are not finite (as_reported).
+/// Notes say which numbers are not finite (as_reported).
 bool ratio_is_not_finite(const Item& item) { return item.note.find("error_ratio is ") != std::string::npos; }
 
 }  // namespace
@@ -101,6 +101,14 @@ std::string tensor_name(const Item& item) {
   return item.convention.empty() ? item.tensor : item.tensor + " (" + item.convention + ")";
 }
 
+std::string turned_heading(std::string_view name) {
+  const std::size_t split = name.find("--");
+  const std::string text = split == std::string_view::npos
+                               ? escaped(name)
+                               : escaped(name.substr(0, split + 2)) + "<br>" + escaped(name.substr(split + 2));
+  return "<th scope=\"col\" class=\"turned\"><span>" + text + "</span></th>";
+}
+
 std::string status_mark(Status status) {
   switch (status) {
     case Status::PASS:
@@ -146,6 +154,22 @@ std::string place_of(const Entry& entry) {
       text += fmt::format(" (chunk {}, step {} of {} in it)", index / L, index % L, L);
   }
   return text;
+}
+
+std::string shape_text(const Entry& entry) {
+  if (!entry.problem) return {};
+  const Shape& shape = entry.problem->shape;
+  return fmt::format("B={}, NH={}, S={}, {}×{}", shape.B, shape.NH, shape.S, shape.DHQK, shape.DHV);
+}
+
+std::string note_text(const Item& item) {
+  const std::size_t begin = item.note.find("got ");
+  if (!item.detail || begin == std::string::npos || (begin > 0 && !item.note.substr(0, begin).ends_with("; ")))
+    return item.note;
+  const std::size_t end = item.note.find("; ", begin);
+  const std::string before = item.note.substr(0, begin);
+  if (end != std::string::npos) return before + item.note.substr(end + 2);
+  return before.empty() ? before : before.substr(0, before.size() - 2);
 }
 
 std::string copy_line(const std::string& line) {

@@ -40,6 +40,9 @@ std::size_t tensor_order(std::string_view tensor);
 /// "h", or "dq (exact)".
 std::string tensor_name(const Item& item);
 
+/// Markup of a variant's name as the heading of a narrow column.
+std::string turned_heading(std::string_view name);
+
 /// Mark and name of a status, so that colour is not the only sign.
 std::string status_pill(Status status);
 std::string status_mark(Status status);
@@ -49,6 +52,12 @@ int severity(Status status);
 
 /// "batch 0, head 1, time step 506 (chunk 1 of 0..1, step 250 in it), key dim 34", or empty.
 std::string place_of(const Entry& entry);
+
+/// "B=1, NH=2, S=128, 64×64", or empty.
+std::string shape_text(const Entry& entry);
+
+/// The item's note, without what the card says anyway.
+std::string note_text(const Item& item);
 
 /// Line to copy, with a button that scripts bring to life.
 std::string copy_line(const std::string& line);

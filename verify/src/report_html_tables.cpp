@@ -46,8 +46,7 @@ std::string grid(const Model& model, std::string_view id, std::string_view noun,
       R"(<div class="scroll" tabindex="0" role="region" aria-label="Largest error_ratio by {1} and variant">)"
       R"(<table class="grid" id="{0}" data-rows="{1}"><thead><tr><th scope="col">{1}</th>)",
       id, noun);
-  for (const std::string& variant : used)
-    text += fmt::format(R"(<th scope="col" class="turned"><span>{}</span></th>)", escaped(variant));
+  for (const std::string& variant : used) text += turned_heading(variant);
   text += "</tr></thead><tbody>\n";
   for (const std::string& row : rows) {
     const auto found = cells.find(row);
@@ -60,7 +59,7 @@ std::string grid(const Model& model, std::string_view id, std::string_view noun,
 }
 
 /// Items that differ in their problem alone.
-using GroupKey = std::tuple<int, std::string, std::size_t, std::string, std::string>;
+using GroupKey = std::tuple<int, std::size_t, std::string, std::string>;
 using Groups = std::map<GroupKey, std::vector<const Entry*>>;
 
 void worst_first(std::vector<const Entry*>& entries) {
@@ -93,14 +92,35 @@ std::string card(const Model& model, const Entry& entry) {
   const Item& item = entry.item;
   std::string text = fmt::format("<div class=\"card\" data-item=\"{}\">", &entry - model.entries.data());
   if (const std::string sentence = explanation(entry); !sentence.empty()) text += "<p>" + sentence + "</p>";
-  text += "<dl>" + fact("Problem", escaped(item.case_name)) + fact("Element", escaped(place_of(entry)));
+  text += "<dl>" + fact("Problem", escaped(item.case_name)) + fact("Shape", escaped(shape_text(entry))) +
+          fact("Element", escaped(place_of(entry)));
   if (item.detail)
     text += fact("Got", exact(item.detail->got)) + fact("Expected", exact(item.detail->expected)) +
             fact("Bound", escaped(fmt::format("{:.3g}", item.detail->bound)));
   if (item.max_abs_error) text += fact("Largest absolute error", short_number(*item.max_abs_error));
   if (item.rel_frobenius) text += fact("Relative, Frobenius norm", short_number(*item.rel_frobenius));
-  text += fact("Note", escaped(item.note)) + "</dl>";
+  text += fact("Note", escaped(note_text(item))) + "</dl>";
   return text + copy_line(item.repro) + "<div class=\"pictures\"></div></div>";
+}
+
+/// What did not pass of one tensor of one variant.
+std::string failure(const Model& model, std::vector<const Entry*>& entries, bool open) {
+  worst_first(entries);
+  const Entry& worst = *entries.front();
+  std::string text = fmt::format(
+      R"(<details class="failure"{}><summary>{}<span class="what"><b>{}</b> <span class="variant">{}</span></span>)"
+      R"(<span class="figures">{}{} problem{}</span></summary>{})",
+      open ? " open" : "", status_pill(worst.item.status), escaped(tensor_name(worst.item)),
+      escaped(worst.item.variant), worst.ratio < 0 ? "" : "error_ratio " + ratio_text(worst.ratio) + ", ",
+      entries.size(), entries.size() == 1 ? "" : "s", card(model, worst));
+  if (entries.size() > 1) {
+    text += fmt::format("<details class=\"others\"><summary>The other {} problem{}</summary><div data-items=\"",
+                        entries.size() - 1, entries.size() == 2 ? "" : "s");
+    for (std::size_t n = 1; n < entries.size(); ++n)
+      text += fmt::format("{}{}", n > 1 ? " " : "", entries[n] - model.entries.data());
+    text += "\"></div></details>";
+  }
+  return text + "</details>\n";
 }
 
 }  // namespace
@@ -144,34 +164,36 @@ std::string verdict(const Model& model) {
 }
 
 std::string failures(const Model& model) {
-  Groups groups;
-  for (const Entry& entry : model.entries)
-    if (entry.failed())
-      groups[{severity(entry.item.status), entry.item.variant, tensor_order(entry.item.tensor), entry.item.tensor,
-              entry.item.convention}]
-          .push_back(&entry);
-  if (groups.empty()) return {};
+  std::map<std::string, Groups> variants;
+  std::size_t groups = 0;
+  for (const Entry& entry : model.entries) {
+    if (!entry.failed()) continue;
+    const Item& item = entry.item;
+    auto& group =
+        variants[item.variant][{severity(item.status), tensor_order(item.tensor), item.tensor, item.convention}];
+    groups += group.empty();
+    group.push_back(&entry);
+  }
+  if (variants.empty()) return {};
   std::string text =
       "<section id=\"failures\"><h2>What did not pass</h2>\n<p class=\"lead\">One entry per variant and tensor, with "
       "its "
       "worst problem.</p>\n";
-  for (auto& [key, entries] : groups) {
-    worst_first(entries);
-    const Entry& worst = *entries.front();
-    text += fmt::format(
-        R"(<details class="failure"{}><summary>{}<span class="what"><b>{}</b> <span class="variant">{}</span></span>)"
-        R"(<span class="figures">{}{} problem{}</span></summary>{})",
-        groups.size() == 1 ? " open" : "", status_pill(worst.item.status), escaped(tensor_name(worst.item)),
-        escaped(worst.item.variant), worst.ratio < 0 ? "" : "error_ratio " + ratio_text(worst.ratio) + ", ",
-        entries.size(), entries.size() == 1 ? "" : "s", card(model, worst));
-    if (entries.size() > 1) {
-      text += fmt::format("<details class=\"others\"><summary>The other {} problem{}</summary><div data-items=\"",
-                          entries.size() - 1, entries.size() == 2 ? "" : "s");
-      for (std::size_t n = 1; n < entries.size(); ++n)
-        text += fmt::format("{}{}", n > 1 ? " " : "", entries[n] - model.entries.data());
-      text += "\"></div></details>";
+  constexpr std::size_t kMostFlat = 24;
+  for (auto& [variant, tensors] : variants) {
+    if (groups > kMostFlat) {
+      Cell cell;
+      for (const auto& [key, entries] : tensors)
+        for (const Entry* entry : entries) cell.add(*entry);
+      text += fmt::format(
+          R"(<details class="failures"><summary>{}<b>{}</b> <span class="figures">{}{} in {} tensor{}</span></summary>)"
+          "\n",
+          status_pill(cell.status), escaped(variant),
+          cell.ratio < 0 ? "" : "error_ratio " + ratio_text(cell.ratio) + ", ", cell.items, tensors.size(),
+          tensors.size() == 1 ? "" : "s");
     }
-    text += "</details>\n";
+    for (auto& [key, entries] : tensors) text += failure(model, entries, groups == 1);
+    if (groups > kMostFlat) text += "</details>\n";
   }
   return text + "</section>\n";
 }
