@@ -2,7 +2,7 @@
 // error_ratio over eps and over gate regime: one line each, a sign for outputs and for the gradients of each convention.
 
 const series = [["outputs", "outputs"], ["exact", "exact gradients"], ["detached", "detached gradients"], ["both", "gradients that fit both"]];
-const signs = {outputs: "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z", exact: "M0 -5L4.6 3.6L-4.6 3.6Z", detached: "M-3.6 -3.6H3.6V3.6H-3.6Z",
+const signs = {outputs: "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z", exact: "M0 -5L4.6 3.6L-4.6 3.6Z", detached: "M-5 -5H5V5H-5Z",
   both: "M0 -5L5 0L0 5L-5 0Z"};
 
 const seriesOf = (item) => data.conventions[item[3]] || "outputs";
@@ -22,7 +22,7 @@ function chart(title, noun, numbers, rowOf, orderOf) {
   }
   if (rows.size < 2) return null;
   const values = [...rows.values()].flatMap((largest) => Object.values(largest).map(({ratio}) => ratio));
-  const top = Math.max(1, ...decades(values)), bottom = Math.min(-3, Math.max(-6, decades(values)[0]));
+  const [lowest, top] = decades(values), bottom = Math.max(lowest, -6);
   const place = (ratio) => {
     if (!Number.isFinite(ratio)) return "100%";
     const part = ratio <= 0 ? 0 : (Math.log10(ratio) - bottom) / (top - bottom);
