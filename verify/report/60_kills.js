@@ -7,17 +7,17 @@ function shade(share) {
 
 function bringKillsToLife() {
   for (const table of document.querySelectorAll("table.kills")) {
-    const mutants = new Map((data.mutations[Number(table.dataset.file)].mutants ?? []).map((mutant) => [mutant.name, mutant]));
+    const {mutants} = data.mutations[Number(table.dataset.file)];
     const checks = new Set();
-    for (const {kills} of mutants.values())
-      for (const regime of Object.values(kills ?? {})) for (const check of Object.keys(regime)) checks.add(check);
+    for (const mutant of mutants)
+      for (const regime of Object.values(mutant?.kills ?? {})) for (const check of Object.keys(regime ?? {})) checks.add(check);
     if (checks.size < 2) continue;
-    const regimes = [...table.tHead.rows[0].cells].slice(2).map((cell) => cell.textContent);
+    const regimes = [...table.tHead.rows[0].cells].slice(2).map((cell) => cell.textContent); // as they are in the file
     const before = [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => [cell.textContent, cell.className]));
     const select = element("select", {}, element("option", {value: ""}, "whichever kills most"), ...[...checks].sort().map((check) => element("option", {value: check}, check)));
     select.addEventListener("change", () => {
       [...table.tBodies[0].rows].forEach((row, r) => {
-        const kills = mutants.get(row.querySelector("summary").textContent)?.kills ?? {};
+        const kills = mutants[Number(row.dataset.mutant)].kills ?? {};
         regimes.forEach((regime, column) => {
           const cell = row.cells[column + 2], counts = kills[regime]?.[select.value];
           if (select.value === "") [cell.textContent, cell.className] = before[r][column + 2];

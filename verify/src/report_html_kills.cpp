@@ -106,19 +106,24 @@ std::string detected_by(const json::object& mutant) {
 
 std::string matrix(const json::array& mutants, std::size_t file) {
   std::vector<std::string> regimes;
-  std::vector<const json::object*> rows;
-  for (const json::value& value : mutants) {
-    const json::object* mutant = value.if_object();
+  struct Row {
+    std::size_t number;
+    const json::object* mutant;
+  };
+  std::vector<Row> rows;
+  for (std::size_t n = 0; n < mutants.size(); ++n) {
+    const json::object* mutant = mutants[n].if_object();
     if (mutant == nullptr) continue;
-    rows.push_back(mutant);
+    rows.push_back({n, mutant});
     const json::value* kills = mutant->if_contains("kills");
     if (kills == nullptr || !kills->is_object()) continue;
     for (const auto& [regime, checks] : kills->as_object())
       if (std::find(regimes.begin(), regimes.end(), regime) == regimes.end()) regimes.emplace_back(regime);
   }
   // What got away first, then by family.
-  std::stable_sort(rows.begin(), rows.end(), [](const json::object* a, const json::object* b) {
-    return std::pair(detected(*a), text_in(*a, "family")) < std::pair(detected(*b), text_in(*b, "family"));
+  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+    const auto key = [](const Row& row) { return std::pair(detected(*row.mutant), text_in(*row.mutant, "family")); };
+    return key(a) < key(b);
   });
   std::string text = fmt::format(
       R"(<div class="scroll tall" tabindex="0" role="region" aria-label="Kill matrix">)"
@@ -126,14 +131,15 @@ std::string matrix(const json::array& mutants, std::size_t file) {
       file);
   for (const std::string& regime : regimes) text += turned_heading(regime);
   text += "</tr></thead><tbody>\n";
-  for (const json::object* mutant : rows) {
+  for (const auto& [number, mutant] : rows) {
     const bool caught = detected(*mutant);
-    text += fmt::format(R"(<tr><th scope="row"><details><summary>{}</summary><p>{}{}{}</p>{}</details></th>)"
-                        R"(<td><span class="pill {}"><span class="mark" aria-hidden="true">{}</span>{}</span></td>)",
-                        escaped(text_in(*mutant, "name")), escaped(text_in(*mutant, "family")),
-                        text_in(*mutant, "module").empty() ? "" : ", " + escaped(text_in(*mutant, "module")),
-                        text_in(*mutant, "description").empty() ? "" : ": " + escaped(text_in(*mutant, "description")),
-                        detected_by(*mutant), caught ? "PASS" : "FAIL", caught ? "✓" : "✗", caught ? "yes" : "no");
+    text += fmt::format(
+        R"(<tr data-mutant="{}"><th scope="row"><details><summary>{}</summary><p>{}{}{}</p>{}</details></th>)"
+        R"(<td><span class="pill {}"><span class="mark" aria-hidden="true">{}</span>{}</span></td>)",
+        number, escaped(text_in(*mutant, "name")), escaped(text_in(*mutant, "family")),
+        text_in(*mutant, "module").empty() ? "" : ", " + escaped(text_in(*mutant, "module")),
+        text_in(*mutant, "description").empty() ? "" : ": " + escaped(text_in(*mutant, "description")),
+        detected_by(*mutant), caught ? "PASS" : "FAIL", caught ? "✓" : "✗", caught ? "yes" : "no");
     const json::value* kills = mutant->if_contains("kills");
     for (const std::string& regime : regimes) {
       const json::value* checks =

@@ -38,6 +38,7 @@ Model model_of(const std::vector<Item>& items) {
   for (const Item& given : items) {
     Entry entry;
     entry.item = as_reported(given);
+    if (entry.item.variant.empty()) entry.item.variant = "unnamed variant";
     const Item& item = entry.item;
     if (item.detail) {
       entry.problem = item.detail->problem;

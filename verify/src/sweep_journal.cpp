@@ -77,8 +77,8 @@ Record record_of(const json::object& object, std::int64_t unit) {
   item.note = string_of(object, "note");
   for (const json::value& wrong : object.at("hides").as_array())
     item.hides.emplace_back(std::string_view(wrong.as_string()));
-  if (const json::value& detail = object.at("detail"); !detail.is_null())
-    item.detail = std::make_shared<Detail>(detail_of(detail.as_object()));
+  if (const json::value* detail = object.if_contains("detail"); detail != nullptr && !detail->is_null())
+    item.detail = std::make_shared<Detail>(detail_of(detail->as_object()));
   record.dtype = string_of(object, "dtype");
   record.regime = string_of(object, "regime");
   record.unit = unit;
