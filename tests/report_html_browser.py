@@ -299,6 +299,17 @@ class ReportInBrowser(unittest.TestCase):
         self.js("const s = document.querySelector('.mutants select'); s.value = 'poison'; s.dispatchEvent(new Event('change'))")
         self.assertEqual([cell.text for cell in self.all(".kills tbody tr")[-1].find_elements(By.CSS_SELECTOR, "td.kill")], ["0/4"] * 3)
 
+    def test_rows_of_the_kill_matrix_lead_to_what_the_bug_is(self):
+        self.open(self.hostile)
+        link = self.all(".kills tbody tr")[1].find_element(By.CSS_SELECTOR, "a")
+        entry = self.all("#" + link.get_attribute("href").partition("#")[2])[0]
+        self.assertFalse(self.js("return arguments[0].checkVisibility()", entry))
+        link.send_keys(Keys.ENTER)
+        self.wait("location.hash !== ''")
+        self.assertTrue(self.js("return arguments[0].checkVisibility()", entry))
+        self.assertEqual(entry.text, HOSTILE)
+        self.assertEqual(entry.find_element(By.XPATH, "..").find_element(By.CSS_SELECTOR, "code").text, "mlstm verify 0")
+
     def test_names_that_are_markup_stay_text(self):
         self.open(self.hostile)
         self.open_everything()

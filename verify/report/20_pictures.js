@@ -139,7 +139,7 @@ function inUlps(item, picture) {
 function drawPictures(number, place) {
   const item = data.items[number], picture = pictureOf(item);
   if (!picture) {
-    if (ratioOf(item) >= 0) place.append(element("p", {class: "lead"}, "Pictures are kept for the worst problems of each tensor only; the line above makes them for this one."));
+    if (ratioOf(item) >= 0) place.append(element("p", {class: "lead"}, "Pictures are kept for the worst problems of each tensor only; the line above, with --report DIR, makes them for this one."));
     return;
   }
   if (picture.profile) place.append(overTime(item, picture));

@@ -96,35 +96,57 @@ std::string rules_table(const json::array& rules) {
   return text + "</tbody></table></div>\n";
 }
 
-std::string detected_by(const json::object& mutant) {
-  const json::value* by = mutant.if_contains("by");
-  const json::object* how = by == nullptr ? nullptr : by->if_object();
-  if (how == nullptr) return {};
-  return "<p>Detected by " + escaped(text_in(*how, "check")) + " in " + escaped(text_in(*how, "problem")) + "</p>" +
-         copy_line(text_in(*how, "repro"));
+/// A mutant and its place in the file.
+struct Row {
+  std::size_t number;
+  const json::object* mutant;
+};
+
+/// What got away first, then by family.
+std::vector<Row> rows_of(const json::array& mutants) {
+  std::vector<Row> rows;
+  for (std::size_t n = 0; n < mutants.size(); ++n)
+    if (const json::object* mutant = mutants[n].if_object(); mutant != nullptr) rows.push_back({n, mutant});
+  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+    const auto key = [](const Row& row) { return std::pair(detected(*row.mutant), text_in(*row.mutant, "family")); };
+    return key(a) < key(b);
+  });
+  return rows;
 }
 
-std::string matrix(const json::array& mutants, std::size_t file) {
+std::string caught_pill(const json::object& mutant) {
+  const bool caught = detected(mutant);
+  return fmt::format(R"(<span class="pill {}"><span class="mark" aria-hidden="true">{}</span>{}</span>)",
+                     caught ? "PASS" : "FAIL", caught ? "✓" : "✗", caught ? "yes" : "no");
+}
+
+/// One entry per mutant: what it is and what found it. Rows of the matrix link there.
+std::string mutant_list(const std::vector<Row>& rows, std::size_t file) {
+  std::string text = fmt::format(
+      "<details class=\"mutant-list\"><summary>What each of the {} is, and what found it</summary>\n", rows.size());
+  for (const auto& [number, mutant] : rows) {
+    text += fmt::format(
+        R"(<details class="item"><summary>{}<span class="what"><b>{}</b> <span class="variant">{} {}</span>)"
+        R"(</span></summary><div class="card"><p id="mutant-{}-{}">{}</p>)",
+        caught_pill(*mutant), escaped(text_in(*mutant, "name")), escaped(text_in(*mutant, "family")),
+        escaped(text_in(*mutant, "module")), file, number, escaped(text_in(*mutant, "description")));
+    const json::value* by = mutant->if_contains("by");
+    if (const json::object* how = by == nullptr ? nullptr : by->if_object(); how != nullptr)
+      text += "<p>Detected by " + escaped(text_in(*how, "check")) + " in " + escaped(text_in(*how, "problem")) +
+              "</p>" + copy_line(text_in(*how, "repro"));
+    text += "</div></details>\n";
+  }
+  return text + "</details>\n";
+}
+
+std::string matrix(const std::vector<Row>& rows, std::size_t file) {
   std::vector<std::string> regimes;
-  struct Row {
-    std::size_t number;
-    const json::object* mutant;
-  };
-  std::vector<Row> rows;
-  for (std::size_t n = 0; n < mutants.size(); ++n) {
-    const json::object* mutant = mutants[n].if_object();
-    if (mutant == nullptr) continue;
-    rows.push_back({n, mutant});
+  for (const auto& [number, mutant] : rows) {
     const json::value* kills = mutant->if_contains("kills");
     if (kills == nullptr || !kills->is_object()) continue;
     for (const auto& [regime, checks] : kills->as_object())
       if (std::find(regimes.begin(), regimes.end(), regime) == regimes.end()) regimes.emplace_back(regime);
   }
-  // What got away first, then by family.
-  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
-    const auto key = [](const Row& row) { return std::pair(detected(*row.mutant), text_in(*row.mutant, "family")); };
-    return key(a) < key(b);
-  });
   std::string text = fmt::format(
       R"(<div class="scroll tall" tabindex="0" role="region" aria-label="Kill matrix">)"
       R"(<table class="grid kills" data-file="{}"><thead><tr><th scope="col">planted bug</th><th scope="col">caught</th>)",
@@ -132,14 +154,8 @@ std::string matrix(const json::array& mutants, std::size_t file) {
   for (const std::string& regime : regimes) text += turned_heading(regime);
   text += "</tr></thead><tbody>\n";
   for (const auto& [number, mutant] : rows) {
-    const bool caught = detected(*mutant);
-    text += fmt::format(
-        R"(<tr data-mutant="{}"><th scope="row"><details><summary>{}</summary><p>{}{}{}</p>{}</details></th>)"
-        R"(<td><span class="pill {}"><span class="mark" aria-hidden="true">{}</span>{}</span></td>)",
-        number, escaped(text_in(*mutant, "name")), escaped(text_in(*mutant, "family")),
-        text_in(*mutant, "module").empty() ? "" : ", " + escaped(text_in(*mutant, "module")),
-        text_in(*mutant, "description").empty() ? "" : ": " + escaped(text_in(*mutant, "description")),
-        detected_by(*mutant), caught ? "PASS" : "FAIL", caught ? "✓" : "✗", caught ? "yes" : "no");
+    text += fmt::format(R"(<tr data-mutant="{1}"><th scope="row"><a href="#mutant-{0}-{1}">{2}</a></th><td>{3}</td>)",
+                        file, number, escaped(text_in(*mutant, "name")), caught_pill(*mutant));
     const json::value* kills = mutant->if_contains("kills");
     for (const std::string& regime : regimes) {
       const json::value* checks =
@@ -171,7 +187,7 @@ std::string section(const MutationFile& file, std::size_t number) {
   if (const json::array* rules = array_in(*object, "rules")) text += rules_table(*rules);
   if (const json::array* mutants = array_in(*object, "mutants"))
     text += "<h3>Kill matrix</h3><p class=\"lead\">Kills of runs, by regime; of the check that kills most.</p>\n" +
-            matrix(*mutants, number);
+            matrix(rows_of(*mutants), number) + mutant_list(rows_of(*mutants), number);
   return text + "</section>\n";
 }
 
