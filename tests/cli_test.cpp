@@ -158,6 +158,10 @@ BOOST_FIXTURE_TEST_CASE(verify_judges_outputs_and_both_gradients_and_writes_the_
   BOOST_TEST(read_text_file(path / "r/summary.txt") == result.out);
   BOOST_TEST(run("report r").status == 0);
   BOOST_TEST((run("report r --format json").out == read_text_file(path / "r/report.json")));
+  BOOST_TEST((run("report r --format html").out == read_text_file(path / "r/report.html")));
+  BOOST_TEST(run("report r --format html --out page.html").out.empty());
+  BOOST_TEST((read_text_file(path / "page.html") == read_text_file(path / "r/report.html")));
+  BOOST_TEST(run("report r --format html --out absent/page.html").status == 2);
 }
 
 BOOST_FIXTURE_TEST_CASE(a_reproduction_line_reproduces_its_item, Workplace) {
@@ -193,11 +197,14 @@ BOOST_FIXTURE_TEST_CASE(verdicts_do_not_depend_on_threads_shards_or_interruption
   const std::string sweep = "verify --suite smoke --variant '*sequence*' --dtype float32 --gate exp ";
   BOOST_REQUIRE(run(sweep + "--threads 1 --report whole").status == 0);
   const std::string whole = read_text_file(path / "whole/report.json");
+  const std::string page = read_text_file(path / "whole/report.html");
   BOOST_TEST(run(sweep + "--shard 1/2 --report a").status == 0);
   BOOST_TEST(run(sweep + "--shard 2/2 --report b").status == 0);
   BOOST_TEST(read_text_file(path / "a/report.json") != whole);
   BOOST_TEST(run("report merge merged b a").status == 0);
   BOOST_TEST(read_text_file(path / "merged/report.json") == whole);
+  BOOST_TEST((read_text_file(path / "merged/report.html") == page));
+  BOOST_TEST(read_text_file(path / "merged/details.json") == read_text_file(path / "whole/details.json"));
   BOOST_TEST(read_text_file(path / "merged/summary.txt") == read_text_file(path / "whole/summary.txt"));
   BOOST_TEST(run("report merge half a").status == 2);
 
@@ -207,6 +214,7 @@ BOOST_FIXTURE_TEST_CASE(verdicts_do_not_depend_on_threads_shards_or_interruption
   fs::resize_file(journal, fs::file_size(journal) / 2);
   BOOST_TEST(run(sweep + "--report whole --resume").status == 0);
   BOOST_TEST(read_text_file(path / "whole/report.json") == whole);
+  BOOST_TEST((read_text_file(path / "whole/report.html") == page));
   BOOST_TEST(run("verify " + kSmall + " --report whole --resume").status == 2);  // another selection
 }
 

@@ -2,8 +2,13 @@
 // mlstm report: renders and merges reports.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <filesystem>
+
 #include "cli.hpp"
+#include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/report.hpp"
+#include "mlstm/verify/report_html.hpp"
 #include "mlstm/verify/sweep.hpp"
 
 namespace mlstm::cli {
@@ -20,17 +25,28 @@ verify::GroupBy parse_by(const std::string& text) {
 }
 
 int render(const Options& options) {
-  require_choice(options.format, "--format", {"table", "json"});
+  require_choice(options.format, "--format", {"table", "json", "html"});
   const verify::GroupBy by = parse_by(options.by);
   if (options.directories.empty())
     throw std::invalid_argument("DIR is missing; expected a directory with a report.json");
   std::vector<verify::Item> items;
-  for (const std::string& directory : options.directories)
-    for (verify::Item& item : verify::read_report(directory)) items.push_back(std::move(item));
-  if (options.format == "json")
-    fmt::print("{}", verify::to_json(items));
+  std::string text;
+  if (options.format == "html") {
+    text = verify::html_of_reports({options.directories.begin(), options.directories.end()}, items);
+  } else {
+    for (const std::string& directory : options.directories)
+      for (verify::Item& item : verify::read_report(directory)) items.push_back(std::move(item));
+    text = options.format == "json" ? verify::to_json(items) : verify::to_text(items, by);
+  }
+  if (options.out.empty())
+    fmt::print("{}", text);
   else
-    fmt::print("{}", verify::to_text(items, by));
+    verify::write_text_file(options.out, text);
+  // What says only what `mlstm mutate` found has no verdicts.
+  const auto has_verdicts = [](const std::string& path) {
+    return !std::filesystem::is_directory(path) || std::filesystem::exists(std::filesystem::path(path) / "report.json");
+  };
+  if (std::none_of(options.directories.begin(), options.directories.end(), has_verdicts)) return kOk;
   return verify::exit_status(items);
 }
 
@@ -49,7 +65,10 @@ void add_report(CLI::App& app, int& status) {
   CLI::App* command = app.add_subcommand(
       "report", "Renders reports, or merges those of shards (report merge); the exit status is that of the verdicts");
   command->add_option("DIR", options->directories, "directories with a report.json, or such files");
-  command->add_option("--format", options->format, "table (the default) or json");
+  command->add_option("--format", options->format,
+                      "table (the default), json, or html: one file for a browser, with what "
+                      "mutate.json in the same directories says");
+  command->add_option("--out", options->out, "file to write instead of standard output");
   command->add_option("--by", options->by, "one block per variant (the default) or per case");
 
   auto merged = std::make_shared<Options>();

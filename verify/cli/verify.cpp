@@ -247,7 +247,8 @@ void add_verify(CLI::App& app, int& status) {
       ->group(captures);
   command->add_option("--convention", options->convention,
                       "exact or detached: the only gradient convention to run, or to judge captures under");
-  command->add_option("--report", options->report, "directory for report.json, junit.xml and summary.txt");
+  command->add_option("--report", options->report,
+                      "directory for report.json, report.html, junit.xml, summary.txt and details.json");
   auto* shard =
       command->add_option("--shard", options->shard, "i/n: only part i (from 1) of n; report merge joins them");
   auto* resume =

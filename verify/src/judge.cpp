@@ -10,6 +10,9 @@
 
 #include <fmt/format.h>
 
+#include "element_error.hpp"
+#include "mlstm/verify/problems.hpp"
+
 namespace mlstm::verify {
 namespace {
 
@@ -46,6 +49,12 @@ Item judge_tensor(const std::string& tensor, const Array& values, const Array& r
   item.max_abs_error = result.max_abs_error;
   item.rel_frobenius = result.rel_frobenius;
   item.worst_index = unravel(result.worst, reference);
+  item.detail = std::make_shared<Detail>();
+  item.detail->got = values.data()[result.worst];
+  item.detail->expected = reference.data()[result.worst];
+  item.detail->bound = bound.data()[result.worst];
+  item.detail->shape.assign(reference.shape().begin(), reference.shape().end());
+  item.detail->storage = storage;
   item.status = result.error_ratio <= 1 ? Status::PASS : Status::FAIL;
   if (!result.bound_usable) {
     item.status = Status::ERROR;
@@ -80,6 +89,19 @@ bool declares_straddling(const KernelData& kernel) {
   return text != nullptr && *text == "straddling";
 }
 
+/// Key of the bound that the gradient of `name` is held to.
+std::string gradient_bound(const KernelData& kernel, Convention convention, const std::string& name) {
+  const bool straddling = name == "f" && declares_straddling(kernel);
+  return std::string(to_string(convention)) + "/" + (straddling ? "f_straddling" : name);
+}
+
+void add_picture(Item& item, const Case& c, const Array& values, const Array& reference, const Array& bound,
+                 const JudgeOptions& options) {
+  item.variant = c.kernel->variant;
+  if (options.wants_picture && options.wants_picture(item))
+    item.detail->picture = picture_of(item.tensor, values, reference, bound, item.detail->storage);
+}
+
 GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, const TensorMap& bounds,
                                  Convention convention) {
   const std::string prefix = std::string(to_string(convention)) + "/";
@@ -95,7 +117,7 @@ GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, 
     const DType storage = storage_dtype(name, c.problem);
     const bool straddling = name == "f" && declares_straddling(*c.kernel);
     Item item = judge_tensor("d" + name, found->second, expected.at(name),
-                             bounds.at(prefix + (straddling ? "f_straddling" : name)), storage);
+                             bounds.at(gradient_bound(*c.kernel, convention, name)), storage);
     item.convention = to_string(convention);
     if (name == "f" && !straddling && item.status == Status::PASS) {
       const double tight =
@@ -113,6 +135,17 @@ GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, 
   }
   if (!verdicts.items.empty()) verdicts.mean_log_ratio = logs / static_cast<double>(verdicts.items.size());
   return verdicts;
+}
+
+/// The regime of a generated problem, which its attribute `spec` names; else empty.
+std::string regime_of(const Case& c) {
+  const auto found = c.attributes.find("spec");
+  const auto* line = found == c.attributes.end() ? nullptr : std::get_if<std::string>(&found->second);
+  try {
+    return line == nullptr ? std::string() : parse_spec(*line).regime;
+  } catch (const std::invalid_argument&) {
+    return {};  // a file of others may call something else `spec`
+  }
 }
 
 void note_other_convention(GradientVerdicts& judged, const GradientVerdicts& other, Convention other_name) {
@@ -141,6 +174,13 @@ std::vector<Item> judge_gradient_set(const Case& c, const ReferenceData& referen
   note_other_convention(exact, detached, Convention::detached);
   note_other_convention(detached, exact, Convention::exact);
   GradientVerdicts& taken = take_exact ? exact : detached;
+  const TensorMap& expected = take_exact ? reference.exact : reference.detached;
+  for (Item& item : taken.items) {
+    const std::string name = item.tensor.substr(1);
+    const Convention convention = take_exact ? Convention::exact : Convention::detached;
+    add_picture(item, c, c.kernel->gradients.at(name), expected.at(name),
+                bounds.at(gradient_bound(*c.kernel, convention, name)), options);
+  }
   if (!fixed)
     for (Item& item : taken.items) {
       if (exact.failures == 0 && detached.failures == 0) item.convention = "both";
@@ -172,17 +212,8 @@ Comparison compare(const Array& values, const Array& reference, const Array& bou
   double error_squares = 0, squares = 0;
   for (std::size_t n = 0; n < reference.size(); ++n) {
     const double value = values.data()[n], expected = reference.data()[n], allowed = bound.data()[n];
-    double error = std::abs(value - expected);
-    // Beyond the largest number of the dtype an infinity is the right answer.
-    const bool infinite = std::isinf(expected) || std::isinf(round_to(storage, expected));
-    if (infinite && std::isinf(value) && std::signbit(value) == std::signbit(expected)) error = 0;
-    if (std::isnan(error)) error = kInf;
-    double ratio = error == 0 ? 0 : error / allowed;
-    if (!std::isfinite(allowed) && !std::isinf(expected)) {
-      result.bound_usable = false;
-      ratio = kInf;
-    }
-    if (std::isnan(ratio)) ratio = kInf;
+    const auto [error, ratio, usable] = error_of_element(value, expected, allowed, storage);
+    result.bound_usable &= usable;
     if (n == 0 || ratio > result.error_ratio) {
       result.error_ratio = ratio;
       result.worst = n;
@@ -227,9 +258,11 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
 
   std::vector<Item> items;
   for (const std::string& name : output_names(c.problem))
-    if (const auto found = c.kernel->outputs.find(name); found != c.kernel->outputs.end())
-      items.push_back(judge_tensor(name, found->second, reference.outputs.at(name), bounds.at(name),
-                                   storage_dtype(name, c.problem)));
+    if (const auto found = c.kernel->outputs.find(name); found != c.kernel->outputs.end()) {
+      const Array &expected = reference.outputs.at(name), &bound = bounds.at(name);
+      items.push_back(judge_tensor(name, found->second, expected, bound, storage_dtype(name, c.problem)));
+      add_picture(items.back(), c, found->second, expected, bound, options);
+    }
   if (!c.cotangents.empty())
     for (Item& item : judge_gradient_set(c, reference, bounds, options)) items.push_back(std::move(item));
   if (options.require_all) {
@@ -245,9 +278,13 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
     if (!c.cotangents.empty())
       for (const std::string& name : input_names(c.problem)) require(c.kernel->gradients, name, "d" + name);
   }
+  const std::string regime = regime_of(c);
   for (Item& item : items) {
     item.variant = c.kernel->variant;
     item.case_name = c.name;
+    if (!item.detail) continue;
+    item.detail->problem = c.problem;
+    item.detail->regime = regime;
   }
   return items;
 }

@@ -13,37 +13,40 @@
 
 #include "file_bytes.hpp"
 #include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/report_html.hpp"
 
 namespace mlstm::verify {
 namespace json = boost::json;
 namespace {
 
-/// A finite number, or null and a remark about why. Fifteen digits survive Boost.JSON's parser, which may be off by one
-/// in the last place; so a report that is read and written again stays the same.
-json::value number_or_null(const std::optional<double>& value, std::string_view name, std::string& note) {
-  if (!value) return nullptr;
+/// The number, or nothing and a remark about why if it is not finite. Fifteen digits survive Boost.JSON's parser, which
+/// may be off by one in the last place; so a report that is read and written again stays the same.
+std::optional<double> finite(const std::optional<double>& value, std::string_view name, std::string& note) {
+  if (!value) return {};
   if (std::isfinite(*value)) return std::strtod(fmt::format("{:.15g}", *value).c_str(), nullptr);
   if (!note.empty()) note += "; ";
   note += std::string(name) + " is " + (std::isnan(*value) ? "NaN" : *value > 0 ? "+Inf" : "-Inf");
-  return nullptr;
+  return {};
 }
 
-json::object to_object(const Item& item) {
-  std::string note = to_utf8(item.note);
-  for (std::size_t n = 0; n < item.hides.size(); ++n)
-    note += n > 0 ? ", " + item.hides[n] : (note.empty() ? "" : "; ") + ("the bound would hide: " + item.hides[n]);
+json::value number_or_null(const std::optional<double>& value) {
+  return value ? json::value(*value) : json::value(nullptr);
+}
+
+json::object to_object(const Item& given) {
+  const Item item = as_reported(given);
   json::object object;
-  object["variant"] = to_utf8(item.variant);
-  object["case"] = to_utf8(item.case_name);
+  object["variant"] = item.variant;
+  object["case"] = item.case_name;
   object["tensor"] = item.tensor;
   object["convention"] = item.convention.empty() ? json::value(nullptr) : json::value(item.convention);
   object["status"] = to_string(item.status);
-  object["error_ratio"] = number_or_null(item.error_ratio, "error_ratio", note);
-  object["max_abs_error"] = number_or_null(item.max_abs_error, "max_abs_error", note);
-  object["rel_frobenius"] = number_or_null(item.rel_frobenius, "rel_frobenius", note);
+  object["error_ratio"] = number_or_null(item.error_ratio);
+  object["max_abs_error"] = number_or_null(item.max_abs_error);
+  object["rel_frobenius"] = number_or_null(item.rel_frobenius);
   object["worst_index"] = json::array(item.worst_index.begin(), item.worst_index.end());
-  object["repro"] = to_utf8(item.repro);
-  object["note"] = note;
+  object["repro"] = item.repro;
+  object["note"] = item.note;
   return object;
 }
 
@@ -116,6 +119,22 @@ std::size_t utf8_length(std::string_view text) {
 
 std::string_view program_source() { return "mlstm " MLSTM_VERSION; }
 
+Item as_reported(const Item& item) {
+  Item reported = item;
+  std::string& note = reported.note;
+  note = to_utf8(item.note);
+  for (std::size_t n = 0; n < item.hides.size(); ++n)
+    note += n > 0 ? ", " + item.hides[n] : (note.empty() ? "" : "; ") + ("the bound would hide: " + item.hides[n]);
+  reported.hides.clear();
+  reported.variant = to_utf8(item.variant);
+  reported.case_name = to_utf8(item.case_name);
+  reported.repro = to_utf8(item.repro);
+  reported.error_ratio = finite(item.error_ratio, "error_ratio", note);
+  reported.max_abs_error = finite(item.max_abs_error, "max_abs_error", note);
+  reported.rel_frobenius = finite(item.rel_frobenius, "rel_frobenius", note);
+  return reported;
+}
+
 std::map<Status, std::int64_t> count_statuses(const std::vector<Item>& items) {
   std::map<Status, std::int64_t> counts;
   for (const Status status : kStatuses) counts[status] = 0;
@@ -162,16 +181,28 @@ void write_report(const std::vector<Item>& items, GroupBy by, const std::string&
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   if (error) throw FileError(directory.string() + ": cannot create the directory (" + error.message() + ")");
-  // report.json is last: whoever finds it finds the other two complete.
+  const std::string report = to_json(items);
+  // report.json is last: whoever finds it finds the others complete.
   replace_files({{directory / "junit.xml", to_junit(items)},
                  {directory / "summary.txt", to_text(items, by, remarks)},
-                 {directory / "report.json", to_json(items)}});
+                 {directory / "details.json", to_details(items, report)},
+                 {directory / "report.html", to_html(items)},
+                 {directory / "report.json", report}});
 }
 
 std::vector<Item> read_report(const std::filesystem::path& path) {
   std::error_code ignored;  // reading says what is wrong
   const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "report.json" : path;
   return parse_report(read_text_file(file), file.string());
+}
+
+std::vector<Item> read_report_with_details(const std::filesystem::path& path) {
+  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "report.json" : path;
+  const std::string text = read_text_file(file);
+  std::vector<Item> items = parse_report(text, file.string());
+  const std::filesystem::path details = file.parent_path() / "details.json";
+  if (std::filesystem::exists(details)) attach_details(items, read_text_file(details), text, details.string());
+  return items;
 }
 
 std::string read_text_file(const std::filesystem::path& path) {

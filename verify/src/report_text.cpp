@@ -10,19 +10,6 @@
 namespace mlstm::verify {
 namespace {
 
-constexpr std::array<std::string_view, 12> kTensors{"h",  "c_last", "n_last", "m_last",     "dq",         "dk",
-                                                    "dv", "di",     "df",     "dc_initial", "dn_initial", "dm_initial"};
-
-/// Three significant digits in at most seven characters.
-std::string short_number(double value) {
-  if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  const double magnitude = std::abs(value);
-  if (magnitude == 0) return "0";
-  if (magnitude >= 1e5 || magnitude < 1e-3) return fmt::format("{:.1e}", value);
-  return fmt::format("{:.{}f}", value, magnitude >= 100 ? 0 : magnitude >= 10 ? 1 : magnitude >= 1 ? 2 : 3);
-}
-
 /// The worst of one tensor over the items of a row.
 struct Cell {
   bool present = false, bad = false;
@@ -84,6 +71,15 @@ std::string block_text(const std::string& title, const Block& block) {
 }
 
 }  // namespace
+
+std::string short_number(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  const double magnitude = std::abs(value);
+  if (magnitude == 0) return "0";
+  if (magnitude >= 1e5 || magnitude < 1e-3) return fmt::format("{:.1e}", value);
+  return fmt::format("{:.{}f}", value, magnitude >= 100 ? 0 : magnitude >= 10 ? 1 : magnitude >= 1 ? 2 : 3);
+}
 
 std::string describe(const Item& item) {
   std::string text = item.tensor;

@@ -11,6 +11,7 @@
 
 #include "mlstm/parallel_for.hpp"
 #include "mlstm/verify/runner.hpp"
+#include "picture_keeper.hpp"
 
 namespace mlstm::verify {
 namespace {
@@ -40,7 +41,7 @@ Item stopped(const Unit& unit, const Run& run, Status status, const std::string&
 }
 
 std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference, int threads,
-                            const SweepOptions& sweep) {
+                            const SweepOptions& sweep, const PictureKeeper& keeper) {
   const RunOptions& how = sweep.run;
   try {
     c.kernel = sweep.runner(*run.kernel, c, run.convention, how);
@@ -56,6 +57,7 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   JudgeOptions options;
   options.convention = run.convention;
   options.threads = threads;
+  options.wants_picture = [&](const Item& item) { return keeper.wants(item, c.problem.dtype, unit.index); };
   std::vector<Item> items = judge(c, reference, options);
   for (Item& item : items) {
     item.variant = run.kernel->info().key();
@@ -65,7 +67,7 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   return items;
 }
 
-std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& sweep) {
+std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& sweep, const PictureKeeper& keeper) {
   std::vector<Record> records;
   if (!unit.unavailable.empty()) {
     records.push_back({stopped(unit, unit.runs.front(), Status::SKIPPED, unit.unavailable), {}, {}, unit.index});
@@ -81,7 +83,7 @@ std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& 
     options.threads = threads;
     const ReferenceData reference = evaluate_reference(c, options);
     for (; next < unit.runs.size(); ++next)
-      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, sweep)) add(item);
+      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, sweep, keeper)) add(item);
   } catch (const std::exception& error) {
     for (; next < unit.runs.size(); ++next) add(stopped(unit, unit.runs[next], Status::ERROR, error.what()));
   }
@@ -106,19 +108,22 @@ void for_each_unit(const std::vector<Unit>& units, int threads, const std::funct
 std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions& options) {
   std::vector<Record> all;
   std::vector<Unit> open;
+  PictureKeeper keeper;
   for (const Unit& unit : units) {
     if (options.journal == nullptr || !options.journal->done().contains(unit.index)) {
       open.push_back(unit);
       continue;
     }
-    const std::vector<Record>& records = options.journal->done().at(unit.index);
+    std::vector<Record> records = options.journal->done().at(unit.index);
+    for (Record& record : records) keeper.add(record);
     all.insert(all.end(), records.begin(), records.end());
     if (options.on_unit_done) options.on_unit_done(unit, records);
   }
   std::mutex mutex;
   for_each_unit(open, options.threads, [&](const Unit& unit, int threads) {
-    const std::vector<Record> records = run_unit(unit, threads, options);
+    std::vector<Record> records = run_unit(unit, threads, options, keeper);
     const std::lock_guard lock(mutex);
+    for (Record& record : records) keeper.add(record);
     if (options.journal != nullptr) options.journal->append(unit, records);
     all.insert(all.end(), records.begin(), records.end());
     if (options.on_unit_done) options.on_unit_done(unit, records);
@@ -144,6 +149,7 @@ void mistrust(std::vector<Record>& records) {
 
 Verdicts finish(std::vector<Record> records, GroupBy by, bool whole) {
   if (whole) mistrust(records);
+  PictureKeeper::prune(records);
   std::stable_sort(records.begin(), records.end(), [&](const Record& a, const Record& b) {
     if (by == GroupBy::variant && a.item.variant != b.item.variant) return a.item.variant < b.item.variant;
     return a.unit < b.unit;

@@ -69,6 +69,7 @@ std::vector<Record> judge_capture(const std::filesystem::path& path, const Captu
     const ReferenceData reference = evaluate_reference(c, how);
     JudgeOptions judging = options.judge;
     judging.threads = options.threads;
+    judging.wants_picture = [](const Item&) { return true; };
     items = judge(c, reference, judging);
     if (c.cotangents.empty())
       for (const auto& [name, gradient] : c.kernel->gradients) {

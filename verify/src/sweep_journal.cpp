@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "append_file.hpp"
+#include "detail_json.hpp"
 #include "file_bytes.hpp"
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/report.hpp"
@@ -15,7 +16,7 @@ namespace json = boost::json;
 namespace {
 
 constexpr const char* kJournalName = "journal.jsonl";
-constexpr std::array kReportNames{"report.json", "junit.xml", "summary.txt"};
+constexpr std::array kReportNames{"report.json", "details.json", "report.html", "junit.xml", "summary.txt"};
 
 /// Numbers as text: every bit survives, infinities too.
 json::value exact_number(const std::optional<double>& value) {
@@ -51,7 +52,8 @@ json::object to_object(const Record& record) {
           {"note", to_utf8(item.note)},
           {"hides", json::array(item.hides.begin(), item.hides.end())},
           {"dtype", record.dtype},
-          {"regime", record.regime}};
+          {"regime", record.regime},
+          {"detail", item.detail ? json::value(to_object(*item.detail)) : json::value(nullptr)}};
 }
 
 Record record_of(const json::object& object, std::int64_t unit) {
@@ -71,6 +73,8 @@ Record record_of(const json::object& object, std::int64_t unit) {
   item.note = string_of(object, "note");
   for (const json::value& wrong : object.at("hides").as_array())
     item.hides.emplace_back(std::string_view(wrong.as_string()));
+  if (const json::value* detail = object.if_contains("detail"); detail != nullptr && !detail->is_null())
+    item.detail = std::make_shared<Detail>(detail_of(detail->as_object()));
   record.dtype = string_of(object, "dtype");
   record.regime = string_of(object, "regime");
   record.unit = unit;
@@ -181,7 +185,7 @@ Verdicts merge_reports(const std::vector<std::filesystem::path>& directories) {
   for (const std::filesystem::path& directory : directories) {
     const std::filesystem::path path = directory / kJournalName;
     if (!std::filesystem::exists(path)) {
-      const std::vector<Item> items = read_report(directory);
+      const std::vector<Item> items = read_report_with_details(directory);
       final_items.insert(final_items.end(), items.begin(), items.end());
       continue;
     }

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "mlstm/verify/bounds.hpp"
 #include "mlstm/verify/case.hpp"
+#include "mlstm/verify/detail.hpp"
 
 namespace mlstm::verify {
 
@@ -27,6 +30,7 @@ struct Item {
   /// Wrong answers that the bound could not tell from the right one in this tensor: of "zero", "constant", "negated",
   /// "doubled" and "shifted" (by one time step) those that differ from the reference and would still pass.
   std::vector<std::string> hides;
+  std::shared_ptr<Detail> detail;  ///< null where nothing was compared; not part of report.json
 };
 
 struct JudgeOptions {
@@ -34,6 +38,9 @@ struct JudgeOptions {
   std::optional<DType> operand_dtype;    ///< overrides the declaration
   bool require_all = false;              ///< an absent output or gradient is a FAIL
   int threads = 0;                       ///< for the bounds; 0: one per core
+  /// Whether the item, of which variant, tensor, convention and error_ratio are set, gets a picture of its errors (for
+  /// an undeclared convention it is the one that fits better). Absent: no item does.
+  std::function<bool(const Item&)> wants_picture;
 };
 
 /// Largest error of `values` against `reference` over `bound`, element by element.

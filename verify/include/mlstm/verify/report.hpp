@@ -18,6 +18,13 @@ namespace mlstm::verify {
 inline constexpr std::array kStatuses{Status::PASS,  Status::FAIL,    Status::MISTRUSTED, Status::SKIPPED,
                                       Status::ERROR, Status::TIMEOUT, Status::STALE};
 
+/// All judged tensors, in the order in which tables list them.
+inline constexpr std::array<std::string_view, 12> kTensors{
+    "h", "c_last", "n_last", "m_last", "dq", "dk", "dv", "di", "df", "dc_initial", "dn_initial", "dm_initial"};
+
+/// Three significant digits in at most seven characters.
+std::string short_number(double value);
+
 /// "mlstm <version>": what reports and captures name as their source.
 std::string_view program_source();
 
@@ -57,13 +64,28 @@ std::string describe(const Item& item);
 /// Table, remarks, failures and summary line: the whole report for people.
 std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks = {});
 
-/// Writes report.json, junit.xml and summary.txt (to_text) into `directory` (created if missing), each atomically,
-/// and none before all could be written. Throws FileError.
+/// `item` as report.json says it: hidden wrong answers and non-finite numbers in the note, numbers to 15 digits.
+Item as_reported(const Item& item);
+
+/// Text of details.json: the details of those items that have one, one a line, by their number in the report.json whose
+/// text is `report`, of which it holds the SHA-256.
+std::string to_details(const std::vector<Item>& items, std::string_view report);
+
+/// Gives `items`, read from a report.json with the text `report`, the details that `text` holds for them. Throws
+/// FileError that names `source` and what is wrong in it, also if it belongs to another report.
+void attach_details(std::vector<Item>& items, std::string_view text, std::string_view report,
+                    const std::string& source);
+
+/// Writes report.json, details.json, junit.xml, summary.txt (to_text) and report.html (to_html) into `directory`
+/// (created if missing), each atomically, and none before all could be written. Throws FileError.
 void write_report(const std::vector<Item>& items, GroupBy by, const std::string& remarks,
                   const std::filesystem::path& directory);
 
 /// Reads `path`, a report.json or a directory that holds one. Throws FileError.
 std::vector<Item> read_report(const std::filesystem::path& path);
+
+/// The same with the details of details.json in the same directory, if there is one. Throws FileError.
+std::vector<Item> read_report_with_details(const std::filesystem::path& path);
 
 /// Text of a whole file. Throws FileError.
 std::string read_text_file(const std::filesystem::path& path);
