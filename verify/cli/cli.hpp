@@ -13,6 +13,7 @@
 
 #include "mlstm/kernel.hpp"
 #include "mlstm/verify/problems.hpp"
+#include "mlstm/verify/sweep.hpp"
 
 namespace mlstm::cli {
 
@@ -60,6 +61,18 @@ struct ThreadsOption {
   std::string text;
   void add_to(CLI::App& command);
   int value() const;
+};
+
+/// --explain, --shrink and --failures.
+struct ExplainArguments {
+  bool stages = false;
+  std::string shrink, failures;
+  bool shrinks = false;
+
+  void add_to(CLI::App& command);
+  /// Explains the failures among `records`, which came from `units`, as `sweep` ran them.
+  void apply(std::vector<verify::Record>& records, const std::vector<verify::Unit>& units,
+             const verify::SweepOptions& sweep) const;
 };
 
 /// How far a sweep has come: a bar on a terminal, a line now and then elsewhere. On stderr.

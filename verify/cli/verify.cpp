@@ -26,6 +26,7 @@ struct Options {
   std::vector<std::string> variants, captures;
   std::string convention, operand_dtype, expect, report, shard, repeat;
   bool resume = false, require_all = false, unguarded = false;
+  ExplainArguments explain;
 
   std::optional<Convention> fixed_convention() const {
     if (convention.empty()) return {};
@@ -88,6 +89,7 @@ int verify_suite(const Options& options) {
       progress.advance(count_failures(done));
     };
     records = verify::run_sweep(units, how);
+    options.explain.apply(records, units, how);
   }
   return verify::exit_status(publish(std::move(records), verify::GroupBy::variant, options.report));
 }
@@ -146,6 +148,7 @@ int verify_captures(const Options& options) {
   how.judge.convention = options.fixed_convention();
   if (!options.operand_dtype.empty()) how.judge.operand_dtype = parse_dtype(options.operand_dtype, "--operand-dtype");
   how.judge.require_all = options.require_all;
+  how.find_mistakes = options.explain.stages;
   std::optional<verify::Expectation> expected;
   if (!options.expect.empty()) expected = verify::read_expectation(options.expect);
 
@@ -240,9 +243,10 @@ void add_verify(CLI::App& app, int& status) {
                                      "further runs whose results have to be the same bits, to find races; default 1");
   auto* unguarded = command->add_flag("--unguarded", options->unguarded,
                                       "no poison and no red zones, for compute-sanitizer: it sees more without");
+  options->explain.add_to(*command);
   options->threads.add_to(*command);
-  for (const char* name :
-       {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case", "--variant"})
+  for (const char* name : {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case",
+                           "--variant", "--shrink", "--failures"})
     files->excludes(command->get_option(name));
   files->excludes(shard)->excludes(resume)->excludes(repeat)->excludes(unguarded);
   command->callback(

@@ -10,6 +10,8 @@
 
 #include <fmt/format.h>
 
+#include "mlstm/verify/localize.hpp"
+
 namespace mlstm::verify {
 namespace {
 
@@ -31,6 +33,27 @@ std::vector<std::int64_t> unravel(std::size_t flat, const Array& like) {
     flat /= like.shape(axis);
   }
   return index;
+}
+
+struct ElementComparison {
+  double error, ratio;
+  bool bound_usable;
+};
+
+ElementComparison compare_element(double value, double expected, double allowed, DType storage) {
+  double error = std::abs(value - expected);
+  // Beyond the largest number of the dtype an infinity is the right answer.
+  const bool infinite = std::isinf(expected) || std::isinf(round_to(storage, expected));
+  if (infinite && std::isinf(value) && std::signbit(value) == std::signbit(expected)) error = 0;
+  if (std::isnan(error)) error = kInf;
+  if (!std::isfinite(allowed) && !std::isinf(expected)) return {error, kInf, false};
+  const double ratio = error == 0 ? 0 : error / allowed;
+  return {error, std::isnan(ratio) ? kInf : ratio, true};
+}
+
+void require_equal_shapes(const Array& values, const Array& reference, const Array& bound) {
+  if (values.shape() != reference.shape() || bound.shape() != reference.shape())
+    throw std::invalid_argument("compare: values, reference and bound differ in shape");
 }
 
 bool would_pass(const Array& values, const Array& reference, const Array& bound) {
@@ -95,7 +118,7 @@ GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, 
     const DType storage = storage_dtype(name, c.problem);
     const bool straddling = name == "f" && declares_straddling(*c.kernel);
     Item item = judge_tensor("d" + name, found->second, expected.at(name),
-                             bounds.at(prefix + (straddling ? "f_straddling" : name)), storage);
+                             bounds.at(bound_name(*c.kernel, "d" + name, to_string(convention))), storage);
     item.convention = to_string(convention);
     if (name == "f" && !straddling && item.status == Status::PASS) {
       const double tight =
@@ -166,23 +189,13 @@ Status parse_status(std::string_view text) {
 }
 
 Comparison compare(const Array& values, const Array& reference, const Array& bound, DType storage) {
-  if (values.shape() != reference.shape() || bound.shape() != reference.shape())
-    throw std::invalid_argument("compare: values, reference and bound differ in shape");
+  require_equal_shapes(values, reference, bound);
   Comparison result;
   double error_squares = 0, squares = 0;
   for (std::size_t n = 0; n < reference.size(); ++n) {
-    const double value = values.data()[n], expected = reference.data()[n], allowed = bound.data()[n];
-    double error = std::abs(value - expected);
-    // Beyond the largest number of the dtype an infinity is the right answer.
-    const bool infinite = std::isinf(expected) || std::isinf(round_to(storage, expected));
-    if (infinite && std::isinf(value) && std::signbit(value) == std::signbit(expected)) error = 0;
-    if (std::isnan(error)) error = kInf;
-    double ratio = error == 0 ? 0 : error / allowed;
-    if (!std::isfinite(allowed) && !std::isinf(expected)) {
-      result.bound_usable = false;
-      ratio = kInf;
-    }
-    if (std::isnan(ratio)) ratio = kInf;
+    const double expected = reference.data()[n];
+    const auto [error, ratio, usable] = compare_element(values.data()[n], expected, bound.data()[n], storage);
+    result.bound_usable &= usable;
     if (n == 0 || ratio > result.error_ratio) {
       result.error_ratio = ratio;
       result.worst = n;
@@ -193,6 +206,20 @@ Comparison compare(const Array& values, const Array& reference, const Array& bou
   }
   result.rel_frobenius = error_squares == 0 ? 0 : std::sqrt(error_squares / squares);
   return result;
+}
+
+Array error_ratios(const Array& values, const Array& reference, const Array& bound, DType storage) {
+  require_equal_shapes(values, reference, bound);
+  Array ratios = xt::zeros_like(reference);
+  for (std::size_t n = 0; n < reference.size(); ++n)
+    ratios.data()[n] = compare_element(values.data()[n], reference.data()[n], bound.data()[n], storage).ratio;
+  return ratios;
+}
+
+std::string bound_name(const KernelData& kernel, const std::string& tensor, std::string_view convention) {
+  if (convention.empty()) return tensor;
+  const std::string input = tensor.substr(1);
+  return std::string(convention) + "/" + (input == "f" && declares_straddling(kernel) ? "f_straddling" : input);
 }
 
 std::vector<std::string> hidden_wrong_answers(const Array& reference, const Array& bound, bool has_time_axis) {
@@ -232,6 +259,8 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
                                    storage_dtype(name, c.problem)));
   if (!c.cotangents.empty())
     for (Item& item : judge_gradient_set(c, reference, bounds, options)) items.push_back(std::move(item));
+  for (Item& item : items)
+    if (item.status == Status::FAIL) item.explanation = explain_tensor(judged_tensor(c, reference, bounds, item));
   if (options.require_all) {
     const auto require = [&](const TensorMap& held, const std::string& name, const std::string& tensor) {
       if (held.contains(name)) return;

@@ -41,6 +41,7 @@ json::object to_object(const Item& item) {
   object["worst_index"] = json::array(item.worst_index.begin(), item.worst_index.end());
   object["repro"] = to_utf8(item.repro);
   object["note"] = note;
+  if (!item.explanation.empty()) object["explanation"] = to_utf8(item.explanation);
   return object;
 }
 
@@ -88,6 +89,7 @@ Item item_of(const json::value& value, const std::string& where) {
   }
   item.repro = text_of(object, "repro", where);
   item.note = text_of(object, "note", where);
+  if (object.contains("explanation")) item.explanation = text_of(object, "explanation", where);
   return item;
 }
 
