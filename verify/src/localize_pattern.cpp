@@ -105,8 +105,10 @@ std::string describe_phases(const Indices& rows, std::int64_t S, std::int64_t L)
   const Indices p(phases.begin(), phases.end()), c(chunks.begin(), chunks.end());
   if (c.size() < 2 || 2 * p.size() > static_cast<std::size_t>(L)) return "";
   if (p.size() > 1 && !is_range(p)) return "";
-  // The ragged tail may end before that phase.
-  if (rows.size() + p.size() < p.size() * c.size()) return "";
+  std::int64_t of_these = 0;  // steps of these phases in these chunks; the ragged tail may have fewer
+  for (const std::int64_t chunk : c)
+    for (const std::int64_t phase : p) of_these += chunk * L + phase < S;
+  if (10 * std::ssize(rows) < 9 * of_these) return "";
   std::string steps = fmt::format("steps {} of", describe_range(p, L));
   if (p.size() == 1)
     steps = p.front() == 0       ? "the first step of"
@@ -163,6 +165,8 @@ std::string describe_steps(const Indices& rows, std::int64_t S, std::int64_t L, 
     const bool starts = first % L == 0, ends = (last + 1) % L == 0 || last == S - 1;
     if (S % L != 0 && begin == S / L)
       text += ", all in the ragged last chunk";
+    else if (starts && ends && begin == end)
+      text += fmt::format(", all of chunk {}", begin);
     else if (starts && last == S - 1)
       text += fmt::format(", all steps from the start of chunk {} on", begin);
     else if (first == 0 && ends)
