@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "mlstm/kernel.hpp"
+#include "mlstm/verify/explain.hpp"
 #include "mlstm/verify/problems.hpp"
-#include "mlstm/verify/sweep.hpp"
 
 namespace mlstm::cli {
 
@@ -70,9 +70,8 @@ struct ExplainArguments {
   bool shrinks = false;
 
   void add_to(CLI::App& command);
-  /// Explains the failures among `records`, which came from `units`, as `sweep` ran them.
-  void apply(std::vector<verify::Record>& records, const std::vector<verify::Unit>& units,
-             const verify::SweepOptions& sweep) const;
+  /// What is asked for, if anything; SweepOptions are the caller's. Throws std::invalid_argument.
+  std::optional<verify::ExplainOptions> wanted() const;
 };
 
 /// How far a sweep has come: a bar on a terminal, a line now and then elsewhere. On stderr.

@@ -2,8 +2,9 @@
 // The options of `mlstm verify` that look into failures.
 #include <fmt/format.h>
 
+#include <stdexcept>
+
 #include "cli.hpp"
-#include "mlstm/verify/explain.hpp"
 
 namespace mlstm::cli {
 
@@ -20,6 +21,7 @@ void ExplainArguments::add_to(CLI::App& command) {
                                     "reduce the problem to a minimal one that fails in the same way, for at most so "
                                     "many seconds per failure; 30 if no number is given")
                         ->expected(0, 1)
+                        ->type_name("SECONDS")
                         ->default_str("30")
                         ->group(group);
   command
@@ -30,18 +32,19 @@ void ExplainArguments::add_to(CLI::App& command) {
   command.parse_complete_callback([this, shrinking] { shrinks = shrinking->count() > 0; });
 }
 
-void ExplainArguments::apply(std::vector<verify::Record>& records, const std::vector<verify::Unit>& units,
-                             const verify::SweepOptions& sweep) const {
+std::optional<verify::ExplainOptions> ExplainArguments::wanted() const {
   verify::ExplainOptions options;
   options.stages = stages;
   if (shrinks) options.seconds = static_cast<double>(parse_integer(shrink.empty() ? "30" : shrink, "--shrink", 1));
   if (!failures.empty()) options.failures = parse_integer(failures, "--failures", 1);
-  if (!stages && !shrinks) return;
-  options.sweep = sweep;
+  if (!stages && !shrinks) {
+    if (!failures.empty()) throw std::invalid_argument("--failures needs --explain or --shrink");
+    return {};
+  }
   options.progress = [](const verify::Item& item) {
     fmt::print(stderr, "looking into {} of {}\n", item.case_name, item.variant);
   };
-  verify::explain_failures(records, units, options);
+  return options;
 }
 
 }  // namespace mlstm::cli

@@ -66,6 +66,7 @@ int verify_suite(const Options& options) {
   if (options.resume && options.report.empty())
     throw std::invalid_argument("--resume needs --report; expected the directory of the sweep to go on with");
   const int threads = options.threads.value();
+  std::optional<verify::ExplainOptions> explaining = options.explain.wanted();
   const std::int64_t repeats =
       options.repeat.empty() ? verify::SweepOptions{}.run.repeats : parse_integer(options.repeat, "--repeat", 0);
   const verify::Plan plan = verify::make_plan(select_kernels(options.variants), options.problems.specs(),
@@ -89,7 +90,10 @@ int verify_suite(const Options& options) {
       progress.advance(count_failures(done));
     };
     records = verify::run_sweep(units, how);
-    options.explain.apply(records, units, how);
+    if (explaining) {
+      explaining->sweep = how;
+      verify::explain_failures(records, units, *explaining);
+    }
   }
   return verify::exit_status(publish(std::move(records), verify::GroupBy::variant, options.report));
 }

@@ -17,6 +17,7 @@ namespace {
 constexpr double kMost = 0.95;  // of a tensor's failing elements have to be explained
 constexpr double kSlack = 2;    // bounds that two answers may be apart: one for either problem
 constexpr std::size_t kShown = 3;
+constexpr std::int64_t kSample = 8;  // elements that have to be explained in all; fewer fit by chance
 
 /// What the kernel would have computed; tensors that a mistake says nothing about are absent.
 using Guess = std::function<ReferenceData()>;
@@ -133,6 +134,27 @@ ReferenceData strictly_causal(const Case& c, int threads) {
   return result;
 }
 
+/// h with another denominator of |l|, m and eps, where l = s n.q.
+ReferenceData with_denominator(const Case& c, int threads, double (*denominator)(double l, double m, double eps)) {
+  const Problem& problem = c.problem;
+  const auto rows = static_cast<std::size_t>(problem.shape.heads() * problem.shape.S);
+  const auto columns = static_cast<std::size_t>(problem.shape.DHV);
+  std::vector<double> m(rows), l(rows), d(rows);
+  ReferenceData result;
+  Array& h = result.outputs["h"];
+  h = c.kernel->outputs.at("h");
+  reference::Request request;
+  request.outputs.h = h.data();
+  request.intermediates = {m.data(), l.data(), d.data()};
+  reference::Options options;
+  options.threads = threads;
+  reference::evaluate(problem, inputs_of(c.inputs), request, options);
+  for (std::size_t row = 0; row < rows; ++row)
+    for (std::size_t column = 0; column < columns; ++column)
+      h.data()[row * columns + column] *= d[row] / denominator(l[row], m[row], problem.eps);
+  return result;
+}
+
 std::vector<Mistake> mistakes_of(const Case& c, int threads) {
   const Problem& p = c.problem;
   const double root = std::sqrt(static_cast<double>(p.shape.DHQK));
@@ -167,6 +189,23 @@ std::vector<Mistake> mistakes_of(const Case& c, int threads) {
   if (root != 1) {
     add("the scale 1/sqrt(DHQK) is missing", [root](Case& d) { scale(d.inputs.at("q"), root); });
     add("the scale 1/sqrt(DHQK) is applied twice", [root](Case& d) { scale(d.inputs.at("q"), 1 / root); });
+  }
+  if (p.normalized() && c.kernel->outputs.contains("h")) {
+    using Denominator = double (*)(double, double, double);
+    const std::pair<const char*, Denominator> denominators[] = {
+        {"the denominator has no absolute value",
+         [](double l, double m, double eps) { return std::max(l, std::exp(-m)) + eps; }},
+        {"the denominator has no floor", [](double l, double, double eps) { return std::abs(l) + eps; }},
+        {"the floor of the denominator is 1, not exp(-m)",
+         [](double l, double, double eps) { return std::max(std::abs(l), 1.0) + eps; }},
+        {"eps is inside the maximum",
+         [](double l, double m, double eps) {
+           return std::max({std::abs(l), std::exp(-m), eps});
+         }},
+        {"there is no denominator", [](double, double, double) { return 1.0; }}};
+    for (const auto& [name, denominator] : denominators)
+      all.push_back(
+          {name, [&c, threads, denominator = denominator] { return with_denominator(c, threads, denominator); }});
   }
   add("nothing is forgotten", [](Case& d) { d.inputs.at("f").fill(40.0); });
   add("input gates are 0", [](Case& d) { d.inputs.at("i").fill(0.0); });
@@ -213,6 +252,9 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   const Precision declared = precision_of(c);
   const TensorMap bounds = error_bounds(c, reference, declared, threads);
 
+  std::vector<std::int64_t> counts;  // failing elements by item
+  for (const Item* item : failing) counts.push_back(locate(judged_tensor(c, reference, bounds, *item)).failing);
+
   struct Found {
     std::string name;
     std::vector<std::string> tensors;
@@ -220,9 +262,14 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   std::vector<Found> found;
   const auto add = [&](const std::string& name, const auto& explained) {
     Found entry{name, {}};
-    for (const Item* item : failing)
-      if (explained(*item)) entry.tensors.push_back(item->tensor);
-    if (!entry.tensors.empty()) found.push_back(std::move(entry));
+    std::int64_t elements = 0;
+    for (std::size_t n = 0; n < failing.size(); ++n)
+      if (explained(*failing[n])) {
+        entry.tensors.push_back(failing[n]->tensor);
+        elements += counts[n];
+      }
+    if (!entry.tensors.empty() && (elements >= kSample || entry.tensors.size() == failing.size()))
+      found.push_back(std::move(entry));
   };
   for (const Mistake& mistake : mistakes_of(c, threads)) {
     const ReferenceData guess = mistake.guess();

@@ -23,6 +23,14 @@ bool is_range(const Indices& indices) {
   return indices.back() - indices.front() + 1 == static_cast<std::int64_t>(indices.size());
 }
 
+/// The positions that are not 0.
+Indices marked(const std::vector<char>& marks) {
+  Indices indices;
+  for (std::size_t n = 0; n < marks.size(); ++n)
+    if (marks[n] != 0) indices.push_back(static_cast<std::int64_t>(n));
+  return indices;
+}
+
 /// Greatest common divisor of the distances; 0 for one index.
 std::int64_t stride_of(const Indices& indices) {
   std::int64_t stride = 0;
@@ -218,19 +226,20 @@ Location locate(const JudgedTensor& judged) {
   const Array ratios = error_ratios(*judged.values, *judged.reference, *judged.bound, storage);
   Location found;
   found.elements = static_cast<std::int64_t>(ratios.size());
-  std::set<std::int64_t> heads, rows, columns;
+  std::vector<char> heads(static_cast<std::size_t>(view.heads)), rows(static_cast<std::size_t>(view.rows)),
+      columns(static_cast<std::size_t>(view.columns));
   for (std::int64_t n = 0; n < found.elements; ++n) {
     if (ratios.data()[n] <= 1) continue;
     ++found.failing;
-    heads.insert(view.head(n));
-    rows.insert(view.row(n));
-    columns.insert(view.column(n));
+    heads[static_cast<std::size_t>(view.head(n))] = 1;
+    rows[static_cast<std::size_t>(view.row(n))] = 1;
+    columns[static_cast<std::size_t>(view.column(n))] = 1;
   }
   found.text = fmt::format("{} of {} elements", found.failing, found.elements);
   if (found.failing == 0) return found;
-  found.heads.assign(heads.begin(), heads.end());
-  found.rows.assign(rows.begin(), rows.end());
-  found.columns.assign(columns.begin(), columns.end());
+  found.heads = marked(heads);
+  found.rows = marked(rows);
+  found.columns = marked(columns);
   const auto add = [&](const std::string& words) {
     if (!words.empty()) found.text += ", " + words;
   };

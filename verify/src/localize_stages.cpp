@@ -234,7 +234,10 @@ void find_forward(const Kernel& kernel, Prober& prober, Stages& stages) {
         "them\n",
         shortest_wrong, shortest_wrong - 1, *first_row);
   const std::int64_t t = *first.at;
-  if (t > 0 && (first.name == "n" || first.name == "C")) {
+  const bool state_too = std::any_of(wrong.begin(), wrong.end(), [&](const Stage* stage) {
+    return (stage->name == "n" || stage->name == "C") && *stage->at == t;
+  });
+  if (t > 0 && state_too) {
     const Probe *before = prober.prefix(t), *now = prober.prefix(t + 1);
     if (before != nullptr && now != nullptr && before->stopped.empty() && now->stopped.empty())
       if (const std::string gates = fit_gates(c, before->data, now->data, t, first.heads.front()); !gates.empty())

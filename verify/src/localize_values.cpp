@@ -32,14 +32,16 @@ struct Answer {
 
 /// Whether nearly all failing elements are within the bound of `answer`, which has one for half of them at least.
 bool fits(const Failing& failing, const std::function<Answer(std::int64_t)>& answer) {
+  const auto count = static_cast<double>(failing.flat.size());
   std::int64_t answered = 0, fitting = 0;
   for (const std::int64_t n : failing.flat) {
     const Answer other = answer(n);
     if (std::isnan(other.value)) continue;
     ++answered;
     fitting += std::abs(failing.value(n) - other.value) <= other.bound;
+    if (static_cast<double>(answered - fitting) > (1 - kMost) * count) return false;  // soon, if it is another answer
   }
-  return 2 * answered >= static_cast<std::int64_t>(failing.flat.size()) && answered > 0 &&
+  return static_cast<double>(answered) >= count / 2 &&
          static_cast<double>(fitting) >= kMost * static_cast<double>(answered);
 }
 
