@@ -99,6 +99,24 @@ BOOST_FIXTURE_TEST_CASE(limit_headdim_passes_as_the_tfloat32_that_it_computes_in
   BOOST_TEST(contains(outcome.out, "6 tensors judged: 6 PASS"), outcome.out);
 }
 
+BOOST_FIXTURE_TEST_CASE(failures_of_published_kernels_are_located_and_recognised, Workplace) {
+  const auto explained = [&](const std::string& name) {
+    run("verify --explain --report report --captures '" + (kPublished / (name + ".h5")).string() + "'");
+    std::map<std::string, std::string> texts;
+    for (const Item& item : report("report"))
+      if (item.status == Status::FAIL) texts[item.tensor] = item.explanation;
+    return texts;
+  };
+  // Its gradients are wrong where dC comes from the next chunk.
+  const auto broken = explained("xl_chunk256_bf16");
+  for (const char* tensor : {"dk", "dv", "di"}) {
+    BOOST_TEST(contains(broken.at(tensor), "gathering at the end of chunks 1 to 2"), broken.at(tensor));
+    BOOST_TEST(contains(broken.at(tensor), "by chunk of 256 steps: 0 %, "), broken.at(tensor));
+  }
+  BOOST_TEST(contains(explained("limit_headdim_fp32").at("h"),
+                      "as if: matrix products read tfloat32: that would give h, dq, dk, dv, di, df"));
+}
+
 BOOST_FIXTURE_TEST_CASE(the_report_says_which_bound_a_gate_gradient_meets, Published) {
   const auto verdicts = judged();
   for (const char* name : {"xl_chunk128_bf16", "limit_chunk_bf16", "xl_chunk128_siging_bf16"})
@@ -118,9 +136,14 @@ BOOST_FIXTURE_TEST_CASE(a_kernel_filled_in_with_h5py_is_judged_and_its_planted_b
   BOOST_TEST(right.status == 0, right.out << right.err);
 
   BOOST_REQUIRE(shell(fill_in + " --bug").status == 0);
-  const Result wrong = run("verify --captures problems --report wrong");
+  const Result wrong = run("verify --captures problems --report wrong --explain");
   BOOST_TEST(wrong.status == 1);
   const std::vector<Item> items = report("wrong");
   BOOST_TEST(std::count_if(items.begin(), items.end(), [](const Item& i) { return i.status == Status::FAIL; }) >= 8);
-  for (const Item& item : items) BOOST_TEST((item.status == Status::PASS || item.tensor == "h"), item.tensor);
+  for (const Item& item : items) {
+    BOOST_TEST((item.status == Status::PASS || item.tensor == "h"), item.tensor);
+    if (item.status == Status::FAIL)
+      BOOST_TEST(contains(item.explanation, "as if: the denominator has no absolute value: that would give h"),
+                 item.case_name << ": " << item.explanation);
+  }
 }

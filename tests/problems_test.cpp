@@ -318,3 +318,40 @@ BOOST_AUTO_TEST_CASE(a_bad_selection_is_refused) {
     BOOST_TEST(contains(message("smoke", shape), "shape is \"" + text + "\""));
   }
 }
+
+BOOST_AUTO_TEST_CASE(simple_regimes_hold_recorded_bits_and_are_in_no_suite) {
+  std::string hashes;
+  std::set<std::string> names;
+  for (const Regime& regime : simple_regimes()) {
+    names.insert(regime.name);
+    for (const std::string gate : {"exp", "sigmoid"})
+      hashes += hash_of(make_case(spec_of("regime=" + regime.name + ",gate=" + gate +
+                                          ",NH=2,S=9,DHQK=4,DHV=3,initial_states=1,last_state_cotangents=1")));
+  }
+  BOOST_TEST(sha256_of(hashes) == "a33c848d33caab6c6388f9c21975f5070e94a23952654575a4834fdbb7ce822b");
+  for (const std::string& name : kSuites)
+    for (const ProblemSpec& spec : suite(name)) BOOST_TEST(!names.contains(spec.regime));
+  for (const Regime& regime : regimes()) BOOST_TEST(!names.contains(regime.name));
+}
+
+BOOST_AUTO_TEST_CASE(simple_regimes_are_what_they_say) {
+  const Case ones = make_case(spec_of("regime=ones,S=3,DHQK=2,DHV=2,initial_states=1,last_state_cotangents=1"));
+  for (const auto* tensors : {&ones.inputs, &ones.cotangents})
+    for (const auto& [name, array] : *tensors)
+      for (const double value : array)
+        BOOST_TEST(value == (name == "i" || name == "m_initial" ? 0 : name == "f" ? 40 : 1), name);
+  const Case impulse = make_case(spec_of("regime=impulse,S=4,DHQK=2,DHV=3"));
+  const ReferenceData reference = evaluate_reference(impulse);
+  for (std::size_t t = 0; t < 4; ++t) {
+    BOOST_TEST(impulse.inputs.at("k")(0, 0, t, 1) == (t == 0));
+    BOOST_TEST(impulse.inputs.at("v")(0, 0, t, 2) == (t == 0));
+    BOOST_TEST(impulse.cotangents.at("h")(0, 0, t, 0) == (t == 3));
+  }
+  BOOST_TEST(reference.outputs.at("c_last")(0, 0, 1, 2) == 1);
+  const Case halving = make_case(spec_of("regime=halving,S=3,DHQK=1,DHV=1"));
+  BOOST_TEST(evaluate_reference(halving).outputs.at("n_last")(0, 0, 0) == 1.75);
+  const Case counting = make_case(spec_of("regime=counting,NH=2,S=5,DHQK=3,DHV=7"));
+  BOOST_TEST(counting.inputs.at("v")(0, 0, 0, 0) != counting.inputs.at("v")(0, 0, 0, 1));
+  BOOST_TEST(counting.inputs.at("v")(0, 0, 0, 0) != counting.inputs.at("v")(0, 0, 1, 0));
+  BOOST_TEST(counting.inputs.at("v")(0, 0, 0, 0) != counting.inputs.at("v")(0, 1, 0, 0));
+}

@@ -184,11 +184,13 @@ BOOST_AUTO_TEST_CASE(details_are_read_back_as_they_were_written) {
   items[0].detail->got = -kInf;
   items[0].detail->expected = std::nextafter(1.0, 2.0);
   items[1].detail.reset();
+  items[1].explanation = "where: everywhere\nlooks like: NaN";
   const std::string report = to_json(items), text = to_details(items, report);
   std::vector<Item> read = parse_report(report, "r");
   attach_details(read, text, report, "d");
   BOOST_TEST(to_details(read, report) == text);
   BOOST_TEST(!read[1].detail);
+  BOOST_TEST(read[1].explanation == items[1].explanation);
   for (std::size_t n = 0; n < items.size(); ++n)
     if (n != 1) BOOST_CHECK(*read[n].detail == *items[n].detail);
 }

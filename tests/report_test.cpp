@@ -73,6 +73,7 @@ std::vector<Record> verdicts_of(const Unit& unit) {
   Record h = record_of("h", Status::PASS, "", "float32", unit.index);
   h.item.error_ratio = unit.index == 2 ? kInf : 1.0 / 3.0 * static_cast<double>(unit.index);
   h.item.hides = {"doubled"};
+  if (unit.index == 1) h.item.explanation = "where: everywhere\nlooks like: NaN";
   return {h, record_of("dq", Status::PASS, unit.index == 0 ? "" : "trivial: zeros would pass", "float32", unit.index)};
 }
 
@@ -140,7 +141,8 @@ BOOST_AUTO_TEST_CASE(a_report_is_read_back_as_it_was_written) {
   Item skipped;
   skipped.variant = "chunkwise--x_cuda";
   skipped.status = Status::SKIPPED;
-  const std::string text = to_json({item_of("h", Status::PASS), item_of("dm_initial", Status::STALE), skipped});
+  const std::string text =
+      to_json({item_of("h", Status::PASS), item_of("dq", Status::FAIL), item_of("dm_initial", Status::STALE), skipped});
   BOOST_TEST(to_json(parse_report(text, "test")) == text);
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "mlstm/kernel.hpp"
+#include "mlstm/verify/explain.hpp"
 #include "mlstm/verify/problems.hpp"
 
 namespace mlstm::cli {
@@ -60,6 +61,17 @@ struct ThreadsOption {
   std::string text;
   void add_to(CLI::App& command);
   int value() const;
+};
+
+/// --explain, --shrink and --failures.
+struct ExplainArguments {
+  bool stages = false;
+  std::string shrink, failures;
+  bool shrinks = false;
+
+  void add_to(CLI::App& command);
+  /// What is asked for, if anything; SweepOptions are the caller's. Throws std::invalid_argument.
+  std::optional<verify::ExplainOptions> wanted() const;
 };
 
 /// How far a sweep has come: a bar on a terminal, a line now and then elsewhere. On stderr.

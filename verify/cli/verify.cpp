@@ -27,6 +27,7 @@ struct Options {
   std::vector<std::string> variants, captures;
   std::string convention, operand_dtype, expect, report, shard, repeat;
   bool resume = false, require_all = false, unguarded = false;
+  ExplainArguments explain;
 
   std::optional<Convention> fixed_convention() const {
     if (convention.empty()) return {};
@@ -73,6 +74,7 @@ int verify_suite(const Options& options) {
   if (options.resume && options.report.empty())
     throw std::invalid_argument("--resume needs --report; expected the directory of the sweep to go on with");
   const int threads = options.threads.value();
+  std::optional<verify::ExplainOptions> explaining = options.explain.wanted();
   const std::int64_t repeats =
       options.repeat.empty() ? verify::SweepOptions{}.run.repeats : parse_integer(options.repeat, "--repeat", 0);
   const verify::Plan plan = verify::make_plan(select_kernels(options.variants), options.problems.specs(),
@@ -96,6 +98,10 @@ int verify_suite(const Options& options) {
       progress.advance(count_failures(done));
     };
     records = verify::run_sweep(units, how);
+    if (explaining) {
+      explaining->sweep = how;
+      verify::explain_failures(records, units, *explaining);
+    }
   }
   if (journal) journal->sync();
   verify::Verdicts verdicts = verify::finish(std::move(records), verify::GroupBy::variant, count == 1);
@@ -161,6 +167,7 @@ int verify_captures(const Options& options) {
   how.judge.convention = options.fixed_convention();
   if (!options.operand_dtype.empty()) how.judge.operand_dtype = parse_dtype(options.operand_dtype, "--operand-dtype");
   how.judge.require_all = options.require_all;
+  how.find_mistakes = options.explain.stages;
   std::optional<verify::Expectation> expected;
   if (!options.expect.empty()) expected = verify::read_expectation(options.expect);
 
@@ -257,9 +264,10 @@ void add_verify(CLI::App& app, int& status) {
                                      "further runs whose results have to be the same bits, to find races; default 1");
   auto* unguarded = command->add_flag("--unguarded", options->unguarded,
                                       "no poison and no red zones, for compute-sanitizer: it sees more without");
+  options->explain.add_to(*command);
   options->threads.add_to(*command);
-  for (const char* name :
-       {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case", "--variant"})
+  for (const char* name : {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case",
+                           "--variant", "--shrink", "--failures"})
     files->excludes(command->get_option(name));
   files->excludes(shard)->excludes(resume)->excludes(repeat)->excludes(unguarded);
   command->callback(

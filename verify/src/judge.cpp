@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "element_error.hpp"
+#include "mlstm/verify/localize.hpp"
 #include "mlstm/verify/problems.hpp"
 
 namespace mlstm::verify {
@@ -34,6 +35,11 @@ std::vector<std::int64_t> unravel(std::size_t flat, const Array& like) {
     flat /= like.shape(axis);
   }
   return index;
+}
+
+void require_equal_shapes(const Array& values, const Array& reference, const Array& bound) {
+  if (values.shape() != reference.shape() || bound.shape() != reference.shape())
+    throw std::invalid_argument("compare: values, reference and bound differ in shape");
 }
 
 bool would_pass(const Array& values, const Array& reference, const Array& bound) {
@@ -89,12 +95,6 @@ bool declares_straddling(const KernelData& kernel) {
   return text != nullptr && *text == "straddling";
 }
 
-/// Key of the bound that the gradient of `name` is held to.
-std::string gradient_bound(const KernelData& kernel, Convention convention, const std::string& name) {
-  const bool straddling = name == "f" && declares_straddling(kernel);
-  return std::string(to_string(convention)) + "/" + (straddling ? "f_straddling" : name);
-}
-
 void add_picture(Item& item, const Case& c, const Array& values, const Array& reference, const Array& bound,
                  const JudgeOptions& options) {
   item.variant = c.kernel->variant;
@@ -117,7 +117,7 @@ GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, 
     const DType storage = storage_dtype(name, c.problem);
     const bool straddling = name == "f" && declares_straddling(*c.kernel);
     Item item = judge_tensor("d" + name, found->second, expected.at(name),
-                             bounds.at(gradient_bound(*c.kernel, convention, name)), storage);
+                             bounds.at(bound_name(*c.kernel, "d" + name, to_string(convention))), storage);
     item.convention = to_string(convention);
     if (name == "f" && !straddling && item.status == Status::PASS) {
       const double tight =
@@ -179,7 +179,7 @@ std::vector<Item> judge_gradient_set(const Case& c, const ReferenceData& referen
     const std::string name = item.tensor.substr(1);
     const Convention convention = take_exact ? Convention::exact : Convention::detached;
     add_picture(item, c, c.kernel->gradients.at(name), expected.at(name),
-                bounds.at(gradient_bound(*c.kernel, convention, name)), options);
+                bounds.at(bound_name(*c.kernel, "d" + name, to_string(convention))), options);
   }
   if (!fixed)
     for (Item& item : taken.items) {
@@ -206,13 +206,12 @@ Status parse_status(std::string_view text) {
 }
 
 Comparison compare(const Array& values, const Array& reference, const Array& bound, DType storage) {
-  if (values.shape() != reference.shape() || bound.shape() != reference.shape())
-    throw std::invalid_argument("compare: values, reference and bound differ in shape");
+  require_equal_shapes(values, reference, bound);
   Comparison result;
   double error_squares = 0, squares = 0;
   for (std::size_t n = 0; n < reference.size(); ++n) {
-    const double value = values.data()[n], expected = reference.data()[n], allowed = bound.data()[n];
-    const auto [error, ratio, usable] = error_of_element(value, expected, allowed, storage);
+    const double expected = reference.data()[n];
+    const auto [error, ratio, usable] = error_of_element(values.data()[n], expected, bound.data()[n], storage);
     result.bound_usable &= usable;
     if (n == 0 || ratio > result.error_ratio) {
       result.error_ratio = ratio;
@@ -224,6 +223,20 @@ Comparison compare(const Array& values, const Array& reference, const Array& bou
   }
   result.rel_frobenius = error_squares == 0 ? 0 : std::sqrt(error_squares / squares);
   return result;
+}
+
+Array error_ratios(const Array& values, const Array& reference, const Array& bound, DType storage) {
+  require_equal_shapes(values, reference, bound);
+  Array ratios = xt::zeros_like(reference);
+  for (std::size_t n = 0; n < reference.size(); ++n)
+    ratios.data()[n] = error_of_element(values.data()[n], reference.data()[n], bound.data()[n], storage).ratio;
+  return ratios;
+}
+
+std::string bound_name(const KernelData& kernel, const std::string& tensor, std::string_view convention) {
+  if (convention.empty()) return tensor;
+  const std::string input = tensor.substr(1);
+  return std::string(convention) + "/" + (input == "f" && declares_straddling(kernel) ? "f_straddling" : input);
 }
 
 std::vector<std::string> hidden_wrong_answers(const Array& reference, const Array& bound, bool has_time_axis) {
@@ -265,6 +278,8 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
     }
   if (!c.cotangents.empty())
     for (Item& item : judge_gradient_set(c, reference, bounds, options)) items.push_back(std::move(item));
+  for (Item& item : items)
+    if (item.status == Status::FAIL) item.explanation = explain_tensor(judged_tensor(c, reference, bounds, item));
   if (options.require_all) {
     const auto require = [&](const TensorMap& held, const std::string& name, const std::string& tensor) {
       if (held.contains(name)) return;

@@ -33,13 +33,15 @@ bool parse_flag(std::string_view key, std::string_view text) {
 
 std::string regime_list() {
   std::string names;
-  for (const Regime& regime : regimes()) names += (names.empty() ? "" : ", ") + regime.name;
+  for (const auto* list : {&regimes(), &simple_regimes()})
+    for (const Regime& regime : *list) names += (names.empty() ? "" : ", ") + regime.name;
   return names;
 }
 
 void require_regime(std::string_view name) {
-  for (const Regime& regime : regimes())
-    if (regime.name == name) return;
+  for (const auto* list : {&regimes(), &simple_regimes()})
+    for (const Regime& regime : *list)
+      if (regime.name == name) return;
   refuse("regime", name, "one of " + regime_list());
 }
 
@@ -89,6 +91,12 @@ void validate(const ProblemSpec& spec) {
   if (spec.last_state_cotangents && !spec.cotangents) refuse("last_state_cotangents", "1", "0 when cotangents is 0");
 }
 
+std::vector<Regime> describe(const std::vector<Recipe>& recipes) {
+  std::vector<Regime> list;
+  for (const Recipe& recipe : recipes) list.push_back({recipe.name, recipe.description});
+  return list;
+}
+
 TensorMap to_arrays(const Values& tensors, const Shape& shape) {
   TensorMap arrays;
   for (const auto& [name, values] : tensors) {
@@ -103,11 +111,12 @@ TensorMap to_arrays(const Values& tensors, const Shape& shape) {
 }  // namespace
 
 const std::vector<Regime>& regimes() {
-  static const std::vector<Regime> all = [] {
-    std::vector<Regime> list;
-    for (const Recipe& recipe : recipes()) list.push_back({recipe.name, recipe.description});
-    return list;
-  }();
+  static const std::vector<Regime> all = describe(recipes());
+  return all;
+}
+
+const std::vector<Regime>& simple_regimes() {
+  static const std::vector<Regime> all = describe(simple_recipes());
   return all;
 }
 

@@ -11,8 +11,9 @@ namespace {
 constexpr std::int64_t kEarlierSteps = 4;  // initial states are what so many steps would have left
 
 const Recipe& recipe_of(std::string_view regime) {
-  for (const Recipe& recipe : recipes())
-    if (recipe.name == regime) return recipe;
+  for (const auto* list : {&recipes(), &simple_recipes()})
+    for (const Recipe& recipe : *list)
+      if (recipe.name == regime) return recipe;
   throw std::invalid_argument("regime is \"" + std::string(regime) + "\"; expected one of those that the suite knows");
 }
 

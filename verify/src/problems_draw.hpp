@@ -64,8 +64,11 @@ struct Recipe {
   void (*steer_q)(Drawing&) = nullptr;
 };
 
-/// All regimes in their fixed order.
+/// All regimes of the suites in their fixed order.
 const std::vector<Recipe>& recipes();
+
+/// Regimes of values that a person can follow, simplest first; in no suite (problems_simple.cpp).
+const std::vector<Recipe>& simple_recipes();
 
 /// Moves q along n where |n.q| is below an eighth of its usual size and above the floor. Exact gradients grow with the
 /// inverse square of the denominator, and would leave the range of float16 in such rows.

@@ -112,9 +112,12 @@ std::string to_details(const std::vector<Item>& items, std::string_view report) 
   std::string text = "{\"details\": 1, \"report_sha256\": \"" + sha256_of(report) + "\",\n\"items\": [";
   const char* separator = "\n";
   for (std::size_t n = 0; n < items.size(); ++n) {
-    if (!items[n].detail) continue;
+    const Item& item = items[n];
+    if (!item.detail && item.explanation.empty()) continue;
     json::object object{{"item", n}};
-    for (auto& [key, value] : to_object(*items[n].detail)) object[key] = std::move(value);
+    if (!item.explanation.empty()) object["explanation"] = to_utf8(item.explanation);
+    if (item.detail)
+      for (auto& [key, value] : to_object(*item.detail)) object[key] = std::move(value);
     text += separator + json::serialize(object);
     separator = ",\n";
   }
@@ -143,7 +146,8 @@ void attach_details(std::vector<Item>& items, std::string_view text, std::string
       const auto item = object.at("item").to_number<std::size_t>();
       if (item >= items.size())
         throw std::invalid_argument(fmt::format("\"item\" is {}; expected less than {}", item, items.size()));
-      items[item].detail = std::make_shared<Detail>(detail_of(object));
+      if (object.contains("explanation")) items[item].explanation = text_of(object, "explanation");
+      if (object.contains("problem")) items[item].detail = std::make_shared<Detail>(detail_of(object));
       ++number;
     }
   } catch (const std::exception& fault) {

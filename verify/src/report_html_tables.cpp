@@ -78,7 +78,7 @@ std::string as_stored(double value, DType storage) {
 }
 
 /// What was seen, in a sentence.
-std::string explanation(const Entry& entry) {
+std::string in_words(const Entry& entry) {
   const Item& item = entry.item;
   if (!item.detail || entry.ratio < 0) return {};
   if (std::isinf(entry.ratio))
@@ -91,7 +91,8 @@ std::string explanation(const Entry& entry) {
 std::string card(const Model& model, const Entry& entry) {
   const Item& item = entry.item;
   std::string text = fmt::format("<div class=\"card\" data-item=\"{}\">", &entry - model.entries.data());
-  if (const std::string sentence = explanation(entry); !sentence.empty()) text += "<p>" + sentence + "</p>";
+  if (const std::string sentence = in_words(entry); !sentence.empty()) text += "<p>" + sentence + "</p>";
+  if (!item.explanation.empty()) text += "<pre>" + escaped(item.explanation) + "</pre>";
   text += "<dl>" + fact("Problem", escaped(item.case_name)) + fact("Shape", escaped(shape_text(entry))) +
           fact("Element", escaped(place_of(entry)));
   if (item.detail)

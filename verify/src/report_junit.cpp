@@ -57,7 +57,8 @@ std::string test_case(const Item& item) {
       break;
   }
   return xml + fmt::format("><{0} type=\"{1}\" message=\"{2}\">{3}</{0}></testcase>\n", element, to_string(item.status),
-                           escaped(describe(item)), escaped(item.repro));
+                           escaped(describe(item)),
+                           escaped(item.explanation.empty() ? item.repro : item.explanation + "\n" + item.repro));
 }
 
 struct Suite {

@@ -117,6 +117,11 @@ std::string list_failures(const std::vector<Item>& items) {
     if (item.status == Status::PASS || item.status == Status::SKIPPED) continue;
     text += fmt::format("{:<10}  {}  {}\n            {}\n", to_string(item.status), item.variant, item.case_name,
                         describe(item));
+    for (std::size_t begin = 0; begin < item.explanation.size();) {
+      const std::size_t end = std::min(item.explanation.find('\n', begin), item.explanation.size());
+      text += fmt::format("            {}\n", item.explanation.substr(begin, end - begin));
+      begin = end + 1;
+    }
     if (!item.repro.empty()) text += fmt::format("            {}\n", item.repro);
   }
   for (const Item& item : items)

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/localize.hpp"
 #include "mlstm/verify/report.hpp"
 #include "mlstm/verify/source_digest.hpp"
 #include "mlstm/verify/sweep.hpp"
@@ -71,6 +72,13 @@ std::vector<Record> judge_capture(const std::filesystem::path& path, const Captu
     judging.threads = options.threads;
     judging.wants_picture = [](const Item&) { return true; };
     items = judge(c, reference, judging);
+    if (options.find_mistakes) {
+      const auto failing =
+          std::find_if(items.begin(), items.end(), [](const Item& i) { return !i.explanation.empty(); });
+      if (failing != items.end())
+        for (const std::string& line : find_mistakes(c, reference, items, options.threads))
+          failing->explanation += "\nas if: " + line;
+    }
     if (c.cotangents.empty())
       for (const auto& [name, gradient] : c.kernel->gradients) {
         items.push_back(common);

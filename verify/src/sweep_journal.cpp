@@ -50,6 +50,7 @@ json::object to_object(const Record& record) {
           {"worst_index", json::array(item.worst_index.begin(), item.worst_index.end())},
           {"repro", to_utf8(item.repro)},
           {"note", to_utf8(item.note)},
+          {"explanation", to_utf8(item.explanation)},
           {"hides", json::array(item.hides.begin(), item.hides.end())},
           {"dtype", record.dtype},
           {"regime", record.regime},
@@ -71,6 +72,7 @@ Record record_of(const json::object& object, std::int64_t unit) {
     item.worst_index.push_back(coordinate.as_int64());
   item.repro = string_of(object, "repro");
   item.note = string_of(object, "note");
+  item.explanation = string_of(object, "explanation");
   for (const json::value& wrong : object.at("hides").as_array())
     item.hides.emplace_back(std::string_view(wrong.as_string()));
   if (const json::value* detail = object.if_contains("detail"); detail != nullptr && !detail->is_null())

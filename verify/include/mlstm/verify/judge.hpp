@@ -31,6 +31,8 @@ struct Item {
   /// "doubled" and "shifted" (by one time step) those that differ from the reference and would still pass.
   std::vector<std::string> hides;
   std::shared_ptr<Detail> detail;  ///< null where nothing was compared; not part of report.json
+  /// Where and how a tensor that failed is wrong (localize.hpp); lines without a line feed at the end.
+  std::string explanation;
 };
 
 struct JudgeOptions {
@@ -54,6 +56,14 @@ struct Comparison {
 /// Compares tensors of equal shape. An element that is infinite in `reference`, or becomes so when it is rounded to
 /// `storage`, has to be the same infinity in `values`. NaN is never right.
 Comparison compare(const Array& values, const Array& reference, const Array& bound, DType storage);
+
+/// Error over bound of every element, as compare judges it: infinite for NaN, for Inf where the reference is finite,
+/// and where the bound is not finite.
+Array error_ratios(const Array& values, const Array& reference, const Array& bound, DType storage);
+
+/// The key of error_bounds that `tensor` (h, ..., dq, ...) of this kernel is held to under `convention`: "h",
+/// "exact/q", "detached/f_straddling", ...
+std::string bound_name(const KernelData& kernel, const std::string& tensor, std::string_view convention);
 
 /// The wrong answers of Item::hides for one tensor. Axis 2 is time if `has_time_axis`.
 std::vector<std::string> hidden_wrong_answers(const Array& reference, const Array& bound, bool has_time_axis);

@@ -14,7 +14,7 @@ namespace mlstm::verify {
 
 /// Everything that determines a case, bit for bit, on every machine.
 struct ProblemSpec {
-  std::string regime = "standard";  ///< one of regime_names()
+  std::string regime = "standard";  ///< one of regimes() or simple_regimes()
   Problem problem;
   std::uint64_t seed = 0;
   bool cotangents = true;              ///< random dh
@@ -27,8 +27,12 @@ struct Regime {
   std::string description;  ///< one line: what it draws and which bugs it can see
 };
 
-/// The regimes, in a fixed order.
+/// The regimes of the suites, in a fixed order.
 const std::vector<Regime>& regimes();
+
+/// Regimes of few, plain values, simplest first. They see less than those of the suites and are in none; problems are
+/// shrunk to them, and lines may name them.
+const std::vector<Regime>& simple_regimes();
 
 /// One line of "key=value" words in a fixed order, e.g.
 /// "regime=forget6,seed=3,gate=exp,...,B=1,NH=2,S=128,DHQK=64,DHV=64,L=32". parse_spec(to_line(s)) == s, exactly (eps

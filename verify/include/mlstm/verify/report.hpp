@@ -67,11 +67,11 @@ std::string to_text(const std::vector<Item>& items, GroupBy by, const std::strin
 /// `item` as report.json says it: hidden wrong answers and non-finite numbers in the note, numbers to 15 digits.
 Item as_reported(const Item& item);
 
-/// Text of details.json: the details of those items that have one, one a line, by their number in the report.json whose
-/// text is `report`, of which it holds the SHA-256.
+/// Text of details.json: details and explanations of those items that have one, one a line, by their number in the
+/// report.json whose text is `report`, of which it holds the SHA-256.
 std::string to_details(const std::vector<Item>& items, std::string_view report);
 
-/// Gives `items`, read from a report.json with the text `report`, the details that `text` holds for them. Throws
+/// Gives `items`, read from a report.json with the text `report`, what `text` holds for them. Throws
 /// FileError that names `source` and what is wrong in it, also if it belongs to another report.
 void attach_details(std::vector<Item>& items, std::string_view text, std::string_view report,
                     const std::string& source);

@@ -136,7 +136,8 @@ Verdicts merge_reports(const std::vector<std::filesystem::path>& directories);
 /// What a capture is judged by, and the options as they stand on the command line, for the reproduction line.
 struct CaptureOptions {
   JudgeOptions judge;
-  bool named_alone = true;  ///< named itself, not found in a directory: then lacking a /kernel is an ERROR
+  bool find_mistakes = false;  ///< compare failing tensors with known mistakes (localize.hpp)
+  bool named_alone = true;     ///< named itself, not found in a directory: then lacking a /kernel is an ERROR
   int threads = 0;
 };
 
