@@ -16,8 +16,12 @@ constexpr int kFramesDescriptor = 3, kControlDescriptor = 4;
 struct WorkerEnding {
   enum class Reason : std::int32_t { by_itself, ordered, memory };
   Reason reason = Reason::by_itself;
-  std::int32_t status = 0;  ///< as waitpid gives it
+  std::int32_t status = 0;        ///< as waitpid gives it
+  std::uint64_t peak_memory = 0;  ///< bytes
 };
+
+/// What the process that runs kernels exits with when it cannot talk to the verifier.
+constexpr int kHungUp = 113;
 
 /// Answers requests until there are none any more.
 void serve_frames(int descriptor, const FindKernel& find);

@@ -227,17 +227,22 @@ std::optional<WorkerEnding> WorkerProcess::end(std::chrono::milliseconds patienc
 
 std::string WorkerProcess::describe(const std::optional<WorkerEnding>& ending) const {
   if (!ending) return "the process that watches the worker was killed";
+  const int status = ending->status;
   if (ending->reason == WorkerEnding::Reason::memory)
     return fmt::format("used more than {} of memory and was stopped", memory_text(limits_.memory));
-  if (ending->reason == WorkerEnding::Reason::ordered) return "closed its connection to the verifier";
-  if (WIFSIGNALED(ending->status)) {
-    const int number = WTERMSIG(ending->status);
-    const char* const name = sigabbrev_np(number);
-    return fmt::format("crashed: {} ({})",
-                       name == nullptr ? fmt::format("signal {}", number) : fmt::format("SIG{}", name),
-                       strsignal(number));
-  }
-  return fmt::format("ended its process with exit status {}", WEXITSTATUS(ending->status));
+  if (ending->reason == WorkerEnding::Reason::ordered || (WIFEXITED(status) && WEXITSTATUS(status) == kHungUp))
+    return "lost its connection to the verifier";
+  // Code that does not expect to be refused memory ends in many ways.
+  std::string memory;
+  if (limits_.data > 0 && ending->peak_memory > limits_.data / 2)
+    memory = fmt::format(", after it had used {} of at most {} of memory", memory_text(ending->peak_memory),
+                         memory_text(limits_.data));
+  if (WIFEXITED(status)) return fmt::format("ended its process with exit status {}{}", WEXITSTATUS(status), memory);
+  const int number = WTERMSIG(status);
+  const char* const name = sigabbrev_np(number);
+  return fmt::format("crashed: {} ({}){}",
+                     name == nullptr ? fmt::format("signal {}", number) : fmt::format("SIG{}", name), strsignal(number),
+                     memory);
 }
 
 /// One request and its reply.

@@ -75,26 +75,43 @@ std::uint64_t memory_held_by(pid_t pid) {
   return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-/// Kills what this process has started, and what has been left to it, until there is nothing any more. `status` gets
-/// that of `main`, if it ends here.
-void end_everything(pid_t main, int& status) {
-  const Clock::time_point deadline = Clock::now() + kKillTime;
-  kill(-main, SIGKILL);
-  for (;;) {
-    std::ifstream children("/proc/thread-self/children");
-    for (pid_t child = 0; children >> child;) kill(child, SIGKILL);
-    kill(main, SIGKILL);
-    int ending = 0;
-    pid_t ended;
-    while ((ended = waitpid(-1, &ending, WNOHANG)) > 0)
-      if (ended == main) status = ending;
-    if ((ended < 0 && errno == ECHILD) || Clock::now() > deadline) return;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
+/// The process that runs kernels, and how it ended.
+struct Runner {
+  pid_t pid;
+  bool has_ended = false;
+  int status = 0;
+  std::uint64_t peak_memory = 0;
+};
+
+/// Reaps what has ended of the runner and of what has been left to this process. False if there is nothing any more.
+bool reap(Runner& runner) {
+  int status = 0;
+  rusage used{};
+  pid_t ended;
+  while ((ended = wait4(-1, &status, WNOHANG, &used)) > 0)
+    if (ended == runner.pid) {
+      runner.has_ended = true;
+      runner.status = status;
+      runner.peak_memory = static_cast<std::uint64_t>(used.ru_maxrss) << 10;
+    }
+  return ended == 0 || errno != ECHILD;
 }
 
-/// Waits for a reason to end. `ended` says if the process has ended already, and `status` how.
-WorkerEnding::Reason watch(pid_t main, int signals, const WorkerLimits& limits, bool& ended, int& status) {
+/// Kills what this process has started, and what has been left to it, until there is nothing any more.
+void end_everything(Runner& runner) {
+  const Clock::time_point deadline = Clock::now() + kKillTime;
+  kill(-runner.pid, SIGKILL);
+  do {
+    std::ifstream children("/proc/thread-self/children");
+    for (pid_t child = 0; children >> child;) kill(child, SIGKILL);
+    if (!runner.has_ended) kill(runner.pid, SIGKILL);
+    if (!reap(runner)) return;
+    std::this_thread::sleep_for(std::chrono::microseconds(500));
+  } while (Clock::now() < deadline);
+}
+
+/// Waits for a reason to end.
+WorkerEnding::Reason watch(Runner& runner, int signals, const WorkerLimits& limits) {
   const int interval = limits.memory > 0 ? static_cast<int>(kMemoryInterval.count()) : -1;
   for (;;) {
     std::array<pollfd, 2> events{{{kControlDescriptor, POLLIN, 0}, {signals, POLLIN, 0}}};
@@ -103,16 +120,11 @@ WorkerEnding::Reason watch(pid_t main, int signals, const WorkerLimits& limits, 
       signalfd_siginfo ignored;
       while (read(signals, &ignored, sizeof ignored) > 0) {
       }
-      int ending = 0;
-      for (pid_t child; (child = waitpid(-1, &ending, WNOHANG)) > 0;)
-        if (child == main) {
-          ended = true;
-          status = ending;
-        }
-      if (ended) return WorkerEnding::Reason::by_itself;
+      reap(runner);
+      if (runner.has_ended) return WorkerEnding::Reason::by_itself;
     }
     if (events[0].revents != 0) return WorkerEnding::Reason::ordered;
-    if (limits.memory > 0 && memory_held_by(main) > limits.memory) return WorkerEnding::Reason::memory;
+    if (limits.memory > 0 && memory_held_by(runner.pid) > limits.memory) return WorkerEnding::Reason::memory;
   }
 }
 
@@ -129,20 +141,19 @@ int worker_main(const WorkerLimits& limits, const FindKernel& find) {
   const int signals = signalfd(-1, &child_signal, SFD_CLOEXEC | SFD_NONBLOCK);
   const pid_t watcher = getpid();
   // One thread, and nothing of CUDA: a fork is safe here, and only here.
-  const pid_t main = fork();
-  if (main == 0) {
+  Runner runner{fork()};
+  if (runner.pid == 0) {
     close(signals);
     close(kControlDescriptor);
     run_kernels(watcher, limits, find);
   }
-  if (signals < 0 || main < 0) throw std::runtime_error(std::string("worker: ") + std::strerror(errno));
+  if (signals < 0 || runner.pid < 0) throw std::runtime_error(std::string("worker: ") + std::strerror(errno));
   close(kFramesDescriptor);
   WorkerEnding ending;
-  bool ended = false;
-  int status = 0;
-  ending.reason = watch(main, signals, limits, ended, status);
-  end_everything(main, status);
-  ending.status = status;
+  ending.reason = watch(runner, signals, limits);
+  end_everything(runner);
+  ending.status = runner.status;
+  ending.peak_memory = runner.peak_memory;
   // The verifier may be gone.
   [[maybe_unused]] const ssize_t sent = send(kControlDescriptor, &ending, sizeof ending, MSG_NOSIGNAL);
   return EXIT_SUCCESS;

@@ -32,7 +32,7 @@ std::string library_of(const Kernel& kernel) {
   return plugin == nullptr ? "" : plugin->library();
 }
 
-std::string text_in(const std::string& meta) {
+std::string text_in(std::string_view meta) {
   FieldReader fields(meta);
   std::string text = fields.text();
   fields.finish();
@@ -86,8 +86,9 @@ class WorkerPool::Impl {
     if (info.device == Device::cuda) turn.lock();
     KernelData data = make_room(info, c.problem, convention);
     const Target target = room_in(data);
-    const WorkerProcess::Reply reply = ask(kernel, FrameKind::run, encode(request), tensors_of(*sent), target);
-    data.attributes.merge(decode([&] { return decode_device(reply.meta); }));
+    data.attributes.merge(named(kernel, [&] {
+      return ask(kernel, FrameKind::run, encode(request), tensors_of(*sent), target, decode_device);
+    }));
     return data;
   }
 
@@ -151,56 +152,67 @@ class WorkerPool::Impl {
     if (!good) validate(c);  // which says what is wrong
   }
 
-  template <class Decode>
-  static auto decode(const Decode& decode) -> decltype(decode()) {
+  /// Calls something that runs for a variant, whose key then begins what WorkerError and TimeoutError say.
+  template <class Call>
+  static auto named(const Kernel& kernel, const Call& call) -> decltype(call()) {
     try {
-      return decode();
-    } catch (const FrameError& error) {
-      throw WorkerError(fmt::format("sent the verifier a damaged reply: {}", error.what()));
+      return call();
+    } catch (const TimeoutError& error) {
+      throw TimeoutError(fmt::format("{}: {}", kernel.info().key(), error.what()));
+    } catch (const WorkerError& error) {
+      throw WorkerError(fmt::format("{}: {}", kernel.info().key(), error.what()));
     }
   }
 
   std::string ask_text(const Kernel& kernel, FrameKind kind, const Problem& problem) {
     const RunRequest request{library_of(kernel), kernel.info().key(), problem, {}, {}, {}};
-    const auto reply = ask(kernel, kind, encode(request), {}, {});
-    return decode([&] { return text_in(reply.meta); });
+    return named(kernel, [&] { return ask(kernel, kind, encode(request), {}, {}, text_in); });
   }
 
-  /// A reply of kind `done`. Throws what the reply says if it is another one.
-  WorkerProcess::Reply ask(const Kernel& kernel, FrameKind kind, const std::string& meta, const Source& source,
-                           const Target& target) {
+  /// What `parse` makes of the fields of a reply of kind `done`. Throws what the reply says if it is another one.
+  template <class Parse>
+  auto ask(const Kernel& kernel, FrameKind kind, const std::string& meta, const Source& source, const Target& target,
+           const Parse& parse) -> decltype(parse(std::string_view())) {
     const std::string key = kernel.info().key();
     for (;;) {
-      std::unique_ptr<Worker> worker = take(kernel);
-      const bool is_shared = worker->used_by.size() > worker->used_by.count(key);
+      bool is_shared = false;
       std::string problem;
       try {
-        return ask(std::move(worker), key, kind, meta, source, target);
+        std::unique_ptr<Worker> worker = take(kernel);
+        is_shared = worker->used_by.size() > worker->used_by.count(key);
+        return ask(std::move(worker), key, kind, meta, source, target, parse);
       } catch (const TimeoutError& error) {
-        problem = fmt::format("{}: {}", key, error.what());
-        if (!is_shared) throw TimeoutError(problem);
+        if (!is_shared) throw;
+        problem = error.what();
       } catch (const WorkerError& error) {
-        problem = fmt::format("{}: {}", key, error.what());
-        if (!is_shared) throw WorkerError(problem);
+        if (!is_shared) throw;
+        problem = error.what();
       }
       if (options_.on_notice)
-        options_.on_notice(problem + "; once more in a fresh process, as other variants had run in that one");
+        options_.on_notice(
+            fmt::format("{}: {}; once more in a fresh process, as other variants had run in that one", key, problem));
     }
   }
 
-  WorkerProcess::Reply ask(std::unique_ptr<Worker> worker, const std::string& key, FrameKind kind,
-                           const std::string& meta, const Source& source, const Target& target) {
-    WorkerProcess::Reply reply = worker->process.exchange(kind, meta, source, target, seconds(options_.timeout));
-    const bool is_good = reply.kind == FrameKind::done || reply.kind == FrameKind::refused;
-    if (is_good) give_back(std::move(worker), key);
-    if (reply.kind == FrameKind::done) {
-      if (!reply.output.empty() && options_.on_output) options_.on_output(key, reply.output);
-      return reply;
+  template <class Parse>
+  auto ask(std::unique_ptr<Worker> worker, const std::string& key, FrameKind kind, const std::string& meta,
+           const Source& source, const Target& target, const Parse& parse) -> decltype(parse(std::string_view())) {
+    const auto reply = worker->process.exchange(kind, meta, source, target, seconds(options_.timeout));
+    try {
+      if (reply.kind == FrameKind::done) {
+        auto result = parse(reply.meta);
+        give_back(std::move(worker), key);
+        if (!reply.output.empty() && options_.on_output) options_.on_output(key, reply.output);
+        return result;
+      }
+      const std::string text = text_in(reply.meta);
+      if (reply.kind == FrameKind::failed) throw std::runtime_error(text);
+      if (reply.kind == FrameKind::error) throw WorkerError(text);
+      give_back(std::move(worker), key);
+      throw std::invalid_argument(text);
+    } catch (const FrameError& error) {
+      throw WorkerError(fmt::format("sent the verifier a damaged reply: {}", error.what()));
     }
-    const std::string text = decode([&] { return text_in(reply.meta); });
-    if (reply.kind == FrameKind::refused) throw std::invalid_argument(text);
-    if (reply.kind == FrameKind::failed) throw std::runtime_error(text);
-    throw WorkerError(text);
   }
 
   std::unique_ptr<Worker> take(const Kernel& kernel) {
