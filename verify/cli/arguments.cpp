@@ -114,11 +114,14 @@ std::vector<verify::ProblemSpec> ProblemOptions::specs() const {
   return verify::suite(suite.empty() ? "smoke" : suite, selection);
 }
 
-std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs) {
-  std::vector<const Kernel*> selected;
+std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs,
+                                          const std::vector<const Kernel*>& plugins) {
+  if (globs.empty() && !plugins.empty()) return plugins;
+  std::vector<const Kernel*> known = registered_kernels(), selected;
+  known.insert(known.end(), plugins.begin(), plugins.end());
   std::vector<bool> used(globs.size(), false);
   std::vector<std::string> keys;
-  for (const Kernel* kernel : registered_kernels()) {
+  for (const Kernel* kernel : known) {
     const VariantInfo& info = kernel->info();
     bool wanted = globs.empty();
     for (std::size_t n = 0; n < globs.size(); ++n)

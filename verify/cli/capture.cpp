@@ -18,6 +18,7 @@ namespace {
 struct Options {
   ProblemOptions problems;
   ThreadsOption threads;
+  IsolationOptions isolation;
   std::vector<std::string> variants;
   std::string convention, out;
 };
@@ -30,17 +31,23 @@ std::string capture_name(const verify::Run& run, const verify::ProblemSpec& spec
   return name;
 }
 
-verify::Case record(const verify::Run& run, const verify::ProblemSpec& spec, verify::Case c) {
+verify::Case record(const verify::Run& run, const verify::ProblemSpec& spec, verify::Case c,
+                    const verify::RunFunction& runner) {
   c.name = capture_name(run, spec);
   c.attributes["spec"] = verify::to_line(spec);
   const VariantInfo& info = run.kernel->info();
-  verify::KernelData data = verify::run_kernel(*run.kernel, c, run.convention);
+  verify::KernelData data = runner(*run.kernel, c, run.convention, {});
   data.variant = info.key();
   data.convention = run.convention;
   data.operand_dtype = info.operand_dtype;
   data.state_dtype = info.state_dtype;
-  data.attributes["source"] = std::string(verify::program_source());
-  data.attributes["source_sha256"] = verify::source_digest(info.key());
+  // A plugin is no source of this tree, and its captures are never STALE.
+  const auto* plugin = dynamic_cast<const verify::PluginVariant*>(run.kernel);
+  data.attributes["source"] = plugin == nullptr
+                                  ? std::string(verify::program_source())
+                                  : fmt::format("plugin {}, run by {}", plugin->library(), verify::program_source());
+  data.attributes["source_sha256"] =
+      plugin == nullptr ? verify::source_digest(info.key()) : verify::sha256_of_file(plugin->library());
   c.kernel = std::move(data);
   return c;
 }
@@ -48,8 +55,11 @@ verify::Case record(const verify::Run& run, const verify::ProblemSpec& spec, ver
 int capture(const Options& options) {
   std::optional<Convention> convention;
   if (!options.convention.empty()) convention = parse_convention(options.convention, "--convention");
-  const verify::Plan plan = verify::make_plan(select_kernels(options.variants), options.problems.specs(),
-                                              options.problems.cases.empty(), convention);
+  Isolation isolation(options.isolation);
+  const verify::RunFunction runner = isolation.runner();
+  const verify::Plan plan =
+      verify::make_plan(select_kernels(options.variants, isolation.plugins()), options.problems.specs(),
+                        options.problems.cases.empty(), convention, isolation.unavailable());
   for (const std::string& line : plan.unselected)
     fmt::print(stderr, "not run, supports no selected problem: {}\n", line);
   std::error_code error;
@@ -72,7 +82,7 @@ int capture(const Options& options) {
           std::optional<verify::Case> c;
           std::string problem;
           try {
-            c = record(run, unit.spec, inputs);
+            c = record(run, unit.spec, inputs, runner);
           } catch (const std::exception& reason) {
             problem = reason.what();
           }
@@ -111,6 +121,7 @@ void add_capture(CLI::App& app, int& status) {
       ->delimiter(',')
       ->group("Problems");
   command->add_option("--convention", options->convention, "exact or detached: the only gradient convention to run");
+  options->isolation.add_to(*command);
   options->threads.add_to(*command);
   command->callback([options, &status] { status = capture(*options); });
 }

@@ -13,7 +13,10 @@
 
 #include "mlstm/kernel.hpp"
 #include "mlstm/verify/explain.hpp"
+#include "mlstm/verify/plugin.hpp"
 #include "mlstm/verify/problems.hpp"
+#include "mlstm/verify/sweep.hpp"
+#include "mlstm/verify/workers.hpp"
 
 namespace mlstm::cli {
 
@@ -30,6 +33,7 @@ void add_gradcheck(CLI::App& app, int& status);
 void add_fixtures(CLI::App& app, int& status);
 void add_report(CLI::App& app, int& status);
 void add_bench(CLI::App& app, int& status);
+void add_worker(CLI::App& app, int& status);
 
 /// Prints "mlstm: <message>" as one line on stderr.
 void print_error(std::string_view message);
@@ -52,9 +56,39 @@ struct ProblemOptions {
   std::vector<verify::ProblemSpec> specs() const;
 };
 
-/// Registered variants whose key (or name without module) matches one of the globs; all for no globs.
-/// Throws std::invalid_argument for a glob that matches none.
-std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs);
+/// Variants, registered or of `plugins`, whose key (or name without module) matches one of the globs. For no globs
+/// those of the plugins, or without plugins all. Throws std::invalid_argument for a glob that matches none.
+std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs,
+                                          const std::vector<const Kernel*>& plugins = {});
+
+/// The options that say where kernels run, and whose, as they stand on the command line.
+struct IsolationOptions {
+  std::vector<std::string> plugins;
+  std::string timeout, memory_limit;
+  bool in_process = false;
+
+  /// --plugin alone, for commands that run nothing.
+  void add_plugins_to(CLI::App& command);
+  void add_to(CLI::App& command);
+};
+
+/// What runs kernels: workers, or with --in-process this process. Ctrl-C and SIGTERM end this program with 128 +
+/// signal, and all workers with it.
+class Isolation {
+ public:
+  /// Throws std::invalid_argument for a bad option, verify::PluginError for a plugin that cannot be used or has a
+  /// variant of a name that is taken.
+  explicit Isolation(const IsolationOptions& options);
+
+  /// The plugins' variants.
+  std::vector<const Kernel*> plugins() const;
+  verify::RunFunction runner();
+  verify::UnavailableFunction unavailable();
+
+ private:
+  std::optional<verify::WorkerPool> workers_;  // before the variants, which use it
+  std::vector<verify::PluginVariants> plugins_;
+};
 
 /// --threads with its help, and its value.
 struct ThreadsOption {

@@ -92,21 +92,25 @@ std::string to_text(const VariantInfo& info) {
 
 void add_list(CLI::App& app, int& status) {
   auto format = std::make_shared<std::string>("table");
+  auto options = std::make_shared<IsolationOptions>();
   CLI::App* command = app.add_subcommand("list", "Every variant and what it declares");
   command->add_option("--format", *format, "table (the default) or json");
-  command->callback([format, &status] {
+  options->add_plugins_to(*command);
+  command->callback([format, options, &status] {
     require_choice(*format, "--format", {"table", "json"});
+    const Isolation isolation(*options);
+    const std::vector<const Kernel*> kernels = select_kernels({"*"}, isolation.plugins());
     std::string text;
     if (*format == "json") {
       const char* separator = "[\n";
-      for (const Kernel* kernel : registered_kernels()) {
+      for (const Kernel* kernel : kernels) {
         text += separator + json::serialize(to_json(kernel->info()));
         separator = ",\n";
       }
       text += text.empty() ? "[]\n" : "\n]\n";
     } else {
-      for (const Kernel* kernel : registered_kernels()) text += to_text(kernel->info());
-      text += fmt::format("{} variants\n", registered_kernels().size());
+      for (const Kernel* kernel : kernels) text += to_text(kernel->info());
+      text += fmt::format("{} variants\n", kernels.size());
     }
     fmt::print("{}", text);
     status = kOk;

@@ -24,6 +24,7 @@ using verify::Record;
 struct Options {
   ProblemOptions problems;
   ThreadsOption threads;
+  IsolationOptions isolation;
   std::vector<std::string> variants, captures;
   std::string convention, operand_dtype, expect, report, shard, repeat;
   bool resume = false, require_all = false, unguarded = false;
@@ -77,8 +78,10 @@ int verify_suite(const Options& options) {
   std::optional<verify::ExplainOptions> explaining = options.explain.wanted();
   const std::int64_t repeats =
       options.repeat.empty() ? verify::SweepOptions{}.run.repeats : parse_integer(options.repeat, "--repeat", 0);
-  const verify::Plan plan = verify::make_plan(select_kernels(options.variants), options.problems.specs(),
-                                              options.problems.cases.empty(), options.fixed_convention());
+  Isolation isolation(options.isolation);
+  const verify::Plan plan =
+      verify::make_plan(select_kernels(options.variants, isolation.plugins()), options.problems.specs(),
+                        options.problems.cases.empty(), options.fixed_convention(), isolation.unavailable());
   const std::vector<verify::Unit> units = verify::shard_of(plan, number, count);
   for (const std::string& line : plan.unselected)
     fmt::print(stderr, "not run, supports no selected problem: {}\n", line);
@@ -93,6 +96,7 @@ int verify_suite(const Options& options) {
     how.threads = threads;
     how.run.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
     how.run.guarded = !options.unguarded;
+    how.runner = isolation.runner();
     how.journal = journal ? &*journal : nullptr;
     how.on_unit_done = [&](const verify::Unit&, const std::vector<Record>& done) {
       progress.advance(count_failures(done));
@@ -265,9 +269,11 @@ void add_verify(CLI::App& app, int& status) {
   auto* unguarded = command->add_flag("--unguarded", options->unguarded,
                                       "no poison and no red zones, for compute-sanitizer: it sees more without");
   options->explain.add_to(*command);
+  options->isolation.add_to(*command);
   options->threads.add_to(*command);
-  for (const char* name : {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case",
-                           "--variant", "--shrink", "--failures"})
+  for (const char* name :
+       {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case", "--variant", "--plugin",
+        "--timeout", "--memory-limit", "--in-process", "--shrink", "--failures"})
     files->excludes(command->get_option(name));
   files->excludes(shard)->excludes(resume)->excludes(repeat)->excludes(unguarded);
   command->callback(

@@ -271,6 +271,18 @@ void require_supported(const Kernel& kernel, const Case& c, std::optional<Conven
 
 }  // namespace
 
+KernelData declared_data(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention) {
+  KernelData data;
+  data.variant = info.key();
+  data.convention = convention;
+  data.operand_dtype = info.operand_dtype;
+  data.state_dtype = info.state_dtype;
+  // What the bounds need to know beside the contract's attributes.
+  if (info.full_precision_rows) data.attributes["saved_dtype"] = std::string(to_string(state_dtype_of(problem.dtype)));
+  if (info.straddling_gate_gradients) data.attributes["gate_gradient"] = std::string("straddling");
+  return data;
+}
+
 std::string unavailable(const Kernel& kernel) { return unavailable(kernel.info().device); }
 
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
@@ -294,15 +306,7 @@ KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convent
     throw std::runtime_error(info.key() + ": " + error.what());
   }
 
-  KernelData data;
-  data.variant = info.key();
-  data.convention = convention;
-  data.operand_dtype = info.operand_dtype;
-  data.state_dtype = info.state_dtype;
-  // What the bounds need to know beside the contract's attributes.
-  if (info.full_precision_rows)
-    data.attributes["saved_dtype"] = std::string(to_string(state_dtype_of(c.problem.dtype)));
-  if (info.straddling_gate_gradients) data.attributes["gate_gradient"] = std::string("straddling");
+  KernelData data = declared_data(info, c.problem, convention);
   data.attributes.merge(memory.description());
   for (const auto& [name, bytes] : results) {
     const std::string tensor = tensor_of(name);

@@ -50,6 +50,8 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
     if (how.repeats != SweepOptions{}.run.repeats) items.front().repro += fmt::format(" --repeat {}", how.repeats);
     if (!how.guarded) items.front().repro += " --unguarded";
     return items;
+  } catch (const TimeoutError& error) {
+    return {stopped(unit, run, Status::TIMEOUT, error.what())};
   } catch (const std::exception& error) {
     return {stopped(unit, run, Status::ERROR, error.what())};
   }

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/plugin.hpp"
 #include "mlstm/verify/report.hpp"
 #include "mlstm/verify/runner.hpp"
 #include "mlstm/verify/source_digest.hpp"
@@ -53,6 +55,14 @@ std::string identity(const Unit& unit) {
   return text + "\n";
 }
 
+/// The plugins that the variants come from.
+std::set<std::string> libraries_of(const std::vector<const Kernel*>& kernels) {
+  std::set<std::string> libraries;
+  for (const Kernel* kernel : kernels)
+    if (const auto* plugin = dynamic_cast<const PluginVariant*>(kernel)) libraries.insert(plugin->library());
+  return libraries;
+}
+
 Unit unit_of(const ProblemSpec& spec) {
   Unit unit;
   unit.spec = spec;
@@ -62,12 +72,12 @@ Unit unit_of(const ProblemSpec& spec) {
 }  // namespace
 
 Plan make_plan(const std::vector<const Kernel*>& kernels, const std::vector<ProblemSpec>& specs, bool adapt,
-               std::optional<Convention> convention) {
+               std::optional<Convention> convention, const UnavailableFunction& why_unavailable) {
   Plan plan;
   std::map<std::string, std::size_t> unit_of_line;
   std::vector<const Kernel*> available;
   for (const Kernel* kernel : kernels) {
-    if (const std::string reason = unavailable(*kernel); reason.empty()) {
+    if (const std::string reason = why_unavailable(*kernel); reason.empty()) {
       available.push_back(kernel);
     } else {
       plan.units.emplace_back();
@@ -98,6 +108,7 @@ Plan make_plan(const std::vector<const Kernel*>& kernels, const std::vector<Prob
       plan.unselected.push_back(kernel->info().key() + ": " +
                                 (specs.empty() ? "no problem is selected" : first_refusal.at(kernel)));
   std::string all = std::string(program_source()) + "\n";
+  for (const std::string& library : libraries_of(kernels)) all += "plugin " + sha256_of_file(library) + "\n";
   for (std::size_t n = 0; n < plan.units.size(); ++n) {
     plan.units[n].index = static_cast<std::int64_t>(n);
     all += identity(plan.units[n]);
@@ -117,6 +128,8 @@ std::string repro_line(const ProblemSpec& spec, const Run& run) {
   std::string line =
       "mlstm verify --variant " + shell_word(run.kernel->info().key()) + " --case \"" + to_line(spec) + "\"";
   if (run.convention) line += " --convention " + std::string(to_string(*run.convention));
+  if (const auto* plugin = dynamic_cast<const PluginVariant*>(run.kernel))
+    line += " --plugin " + shell_word(plugin->library());
   return line;
 }
 

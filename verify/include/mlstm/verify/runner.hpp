@@ -2,9 +2,11 @@
 // Runs a kernel variant on a case in host memory.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "mlstm/kernel.hpp"
 #include "mlstm/verify/case.hpp"
@@ -33,8 +35,21 @@ struct RunOptions {
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
                       const RunOptions& options = {});
 
-/// Something that runs kernels as run_kernel does, with its results and its exceptions; in another process, say. May be
-/// called from several threads at a time.
+/// A result without its tensors: what a run of this variant says of itself by what the variant declares.
+KernelData declared_data(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention);
+
+/// A run that was stopped because it took too long.
+class TimeoutError : public std::exception {
+ public:
+  explicit TimeoutError(std::string what) : what_(std::move(what)) {}
+  const char* what() const noexcept override { return what_.c_str(); }
+
+ private:
+  std::string what_;
+};
+
+/// Something that runs kernels as run_kernel does, with its results and its exceptions, or TimeoutError; in another
+/// process, say. May be called from several threads at a time.
 using RunFunction = std::function<KernelData(const Kernel&, const Case&, std::optional<Convention>, const RunOptions&)>;
 
 /// What the published interface of mLSTM kernels takes beside the tensors (contract §4), with its defaults.

@@ -43,11 +43,15 @@ struct Plan {
   std::string id;                       ///< digest of everything that is planned
 };
 
+/// As verify::unavailable(const Kernel&).
+using UnavailableFunction = std::function<std::string(const Kernel&)>;
+
 /// Which runs to make. A problem whose outcome depends on stabilizer_init is planned for each variant with one that
 /// the variant has, if `adapt`; else only variants that support it exactly as it is take it. A variant that declares
 /// both gradient conventions runs under both, or under `convention` alone if given.
 Plan make_plan(const std::vector<const Kernel*>& kernels, const std::vector<ProblemSpec>& specs, bool adapt,
-               std::optional<Convention> convention = {});
+               std::optional<Convention> convention = {},
+               const UnavailableFunction& why_unavailable = static_cast<std::string (*)(const Kernel&)>(unavailable));
 
 /// Part `number` (from 1) of `count`; the parts are disjoint and make up the plan.
 std::vector<Unit> shard_of(const Plan& plan, std::int64_t number, std::int64_t count);

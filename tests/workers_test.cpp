@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: unit
+// Kernels in worker processes. This program is its own worker: `workers_test worker` serves the variants below too.
+#define BOOST_TEST_NO_MAIN
+#include "mlstm/verify/workers.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/test/unit_test.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <set>
+#include <thread>
+
+#include "mlstm/parallel_for.hpp"
+#include "mlstm/verify/problems.hpp"
+#include "small_case.hpp"
+
+using namespace mlstm;
+using namespace mlstm::verify;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// Forward only; fills h with what its deed returns.
+class Fake : public Kernel {
+ public:
+  using Deed = double (*)();
+  Fake(const char* name, Deed deed) : deed_(deed) {
+    info_.module = Module::recurrent;
+    info_.name = name;
+    info_.description = "a fake";
+    info_.dtypes = {DType::float64};
+    info_.gates = {Gate::exp};
+    info_.stabilizer_init = {StabilizerInit::zero};
+  }
+  const VariantInfo& info() const override { return info_; }
+  void forward(const Problem& problem, const ForwardArgs& args) const override {
+    const double value = deed_();
+    for (std::int64_t n = 0; n < size_of("h", problem.shape); ++n) static_cast<double*>(args.h)[n] = value;
+  }
+
+ private:
+  VariantInfo info_;
+  Deed deed_;
+};
+
+bool is_sabotaged = false;  // in this process
+
+const Fake pid("pid", [] { return static_cast<double>(getpid()); });
+const Fake saboteur("saboteur", [] {
+  is_sabotaged = true;
+  return 1.0;
+});
+const Fake innocent("innocent", [] {
+  if (is_sabotaged) std::abort();
+  return 2.0;
+});
+const Fake guilty("guilty", []() -> double { std::abort(); });
+const Fake sleeper("sleeper", [] {
+  std::this_thread::sleep_for(1h);
+  return 0.0;
+});
+const Fake printer("printer", [] {
+  std::puts("three words here");
+  return 3.0;
+});
+const Fake thrower("thrower", []() -> double { throw std::runtime_error("a finding"); });
+const Fake no_memory("no_memory", []() -> double { throw std::bad_alloc(); });
+const Fake fortytwo("fortytwo", []() -> double { throw 42; });
+
+const Kernel* find(std::string_view key) {
+  for (const Fake* fake : {&pid, &saboteur, &innocent, &guilty, &sleeper, &printer, &thrower, &no_memory, &fortytwo})
+    if (fake->info().key() == key) return fake;
+  return find_kernel(key);
+}
+
+Case case_of(const std::string& line) { return make_case(parse_spec(line)); }
+Case small() { return case_of("dtype=float64,S=2,DHQK=2,DHV=3,cotangents=0"); }
+
+KernelData run(WorkerPool& pool, const Kernel& kernel) { return pool.run(kernel, small(), {}, {}); }
+
+double value(const KernelData& data) { return data.outputs.at("h").flat(0); }
+
+/// "type: text" of what `call` throws.
+template <class Call>
+std::string thrown_by(const Call& call) {
+  try {
+    call();
+  } catch (const TimeoutError& error) {
+    return std::string("timeout: ") + error.what();
+  } catch (const WorkerError& error) {
+    return std::string("worker: ") + error.what();
+  } catch (const std::invalid_argument& error) {
+    return std::string("argument: ") + error.what();
+  } catch (const std::runtime_error& error) {
+    return std::string("runtime: ") + error.what();
+  }
+  return "nothing";
+}
+
+bool has_children() { return waitpid(-1, nullptr, WNOHANG) != -1 || errno != ECHILD; }
+
+bool begins(const std::string& text, const std::string& begin) { return text.rfind(begin, 0) == 0; }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "worker") == 0) return worker_main({}, find);
+  return boost::unit_test::unit_test_main([] { return true; }, argc, argv);
+}
+
+BOOST_AUTO_TEST_CASE(a_worker_gives_what_run_kernel_gives) {
+  WorkerPool pool({});
+  int runs = 0;
+  for (const Kernel* kernel : registered_kernels()) {
+    if (kernel->info().device != Device::cpu) continue;
+    for (const char* line :
+         {"dtype=float32,S=9,DHQK=4,DHV=3,L=4,initial_states=1,last_state_cotangents=1",
+          "dtype=float16,S=1,DHQK=3,DHV=2,L=4,initial_states=1", "dtype=bfloat16,gate=sigmoid,S=5,DHQK=2,DHV=2,L=2",
+          "dtype=float64,S=7,DHQK=2,DHV=5,L=3,cotangents=0"}) {
+      const Case c = case_of(line);
+      if (!kernel->unsupported(c.problem).empty()) continue;
+      if (c.cotangents.size() > 1 && !kernel->info().last_state_cotangents) continue;
+      for (const std::optional<Convention> convention :
+           {std::optional<Convention>(), std::optional(Convention::exact)}) {
+        if (convention && kernel->info().gradient_conventions.empty()) continue;
+        for (const bool guarded : {true, false}) {
+          const RunOptions how{.repeats = 1, .guarded = guarded};
+          const KernelData there = pool.run(*kernel, c, convention, how),
+                           here = run_kernel(*kernel, c, convention, how);
+          BOOST_TEST_CONTEXT(kernel->info().key() << " " << line) {
+            BOOST_TEST(test::same(there.outputs, here.outputs));
+            BOOST_TEST(test::same(there.gradients, here.gradients));
+            BOOST_TEST((there.attributes == here.attributes));
+            BOOST_TEST(there.variant == here.variant);
+            BOOST_TEST((there.convention == here.convention));
+            BOOST_TEST((there.operand_dtype == here.operand_dtype && there.state_dtype == here.state_dtype));
+          }
+          ++runs;
+        }
+      }
+    }
+  }
+  BOOST_TEST(runs > 20);
+}
+
+BOOST_AUTO_TEST_CASE(refusals_and_findings_come_across) {
+  WorkerPool pool({});
+  const Kernel& step = *find_kernel("recurrent--step_fused_eigen");
+  const auto refused = [&](const Case& c, std::optional<Convention> convention) {
+    const std::string here = thrown_by([&] { run_kernel(step, c, convention); });
+    BOOST_TEST(begins(here, "argument: "));
+    BOOST_TEST(thrown_by([&] { pool.run(step, c, convention, {}); }) == here);
+  };
+  refused(small(), {});
+  refused(case_of("dtype=float32,S=1,DHQK=2,DHV=2"), Convention::exact);
+  Case damaged = case_of("dtype=float32,S=1,DHQK=2,DHV=2");
+  damaged.inputs.erase("q");
+  refused(damaged, {});
+  damaged = case_of("dtype=float32,S=1,DHQK=2,DHV=2");
+  damaged.inputs["k"].flat(0) = 0.1;  // no float32
+  refused(damaged, {});
+  BOOST_TEST(thrown_by([&] { run(pool, thrower); }) == "runtime: recurrent--thrower: a finding");
+  BOOST_TEST(thrown_by([&] { run(pool, no_memory); }) == "worker: recurrent--no_memory: std::bad_alloc");
+  BOOST_TEST(thrown_by([&] { run(pool, fortytwo); }) == "worker: recurrent--fortytwo: an exception of an unknown type");
+}
+
+BOOST_AUTO_TEST_CASE(a_worker_is_used_again_until_something_goes_wrong_in_it) {
+  WorkerPool pool({});
+  const double first = value(run(pool, pid));
+  BOOST_TEST(first != static_cast<double>(getpid()));
+  BOOST_TEST(value(run(pool, pid)) == first);
+  thrown_by([&] { run(pool, *find_kernel("recurrent--step_fused_eigen")); });  // a refusal is nothing wrong
+  BOOST_TEST(value(run(pool, pid)) == first);
+  thrown_by([&] { run(pool, thrower); });
+  const double second = value(run(pool, pid));
+  BOOST_TEST(second != first);
+  thrown_by([&] { run(pool, guilty); });
+  BOOST_TEST(value(run(pool, pid)) != second);
+}
+
+BOOST_AUTO_TEST_CASE(what_others_left_behind_is_not_blamed_on_a_variant) {
+  std::vector<std::string> notices;
+  WorkerOptions options;
+  options.on_notice = [&](const std::string& line) { notices.push_back(line); };
+  WorkerPool pool(options);
+  run(pool, saboteur);
+  BOOST_TEST(value(run(pool, innocent)) == 2.0);
+  BOOST_REQUIRE(notices.size() == 1u);
+  BOOST_TEST(begins(notices.front(), "recurrent--innocent: crashed: SIGABRT (Aborted); once more in a fresh process"));
+  // after innocent ran in it, a crash may be its fault; so guilty gets a second try, and no third
+  BOOST_TEST(begins(thrown_by([&] { run(pool, guilty); }), "worker: recurrent--guilty: crashed: SIGABRT"));
+  BOOST_TEST(notices.size() == 2u);
+  // in a process of its own there is nobody else to blame
+  BOOST_TEST(begins(thrown_by([&] { run(pool, guilty); }), "worker: recurrent--guilty: crashed: SIGABRT"));
+  BOOST_TEST(notices.size() == 2u);
+}
+
+BOOST_AUTO_TEST_CASE(a_run_that_takes_too_long_is_stopped) {
+  WorkerOptions options;
+  options.timeout = 0.3;
+  WorkerPool pool(options);
+  const auto begin = std::chrono::steady_clock::now();
+  BOOST_TEST(thrown_by([&] { run(pool, sleeper); }) ==
+             "timeout: recurrent--sleeper: took longer than 0.3 s and was stopped");
+  BOOST_TEST(((std::chrono::steady_clock::now() - begin) < 20s));
+  BOOST_TEST(!has_children());
+}
+
+BOOST_AUTO_TEST_CASE(what_a_kernel_prints_is_kept) {
+  std::string key, text;
+  WorkerOptions options;
+  options.on_output = [&](const std::string& who, const std::string& what) { key = who, text = what; };
+  WorkerPool pool(options);
+  BOOST_TEST(value(run(pool, printer)) == 3.0);
+  BOOST_TEST(key == "recurrent--printer");
+  BOOST_TEST(text == "three words here\nthree words here\n");  // once for each poison
+}
+
+BOOST_AUTO_TEST_CASE(threads_use_workers_of_their_own_and_none_outlives_the_pool) {
+  {
+    WorkerPool pool({});
+    std::mutex mutex;
+    std::set<double> pids;
+    parallel_for(40, 4, [&](std::int64_t) {
+      const double value_of_run = value(run(pool, pid));
+      const std::lock_guard lock(mutex);
+      pids.insert(value_of_run);
+    });
+    BOOST_TEST(pids.size() >= 1u);
+    BOOST_TEST(pids.size() <= 4u);
+    BOOST_TEST(has_children());
+  }
+  BOOST_TEST(!has_children());
+}
+
+BOOST_AUTO_TEST_CASE(a_program_that_is_no_worker_is_an_error) {
+  WorkerOptions options;
+  options.program = "/no/such/program";
+  WorkerPool nobody(options);
+  BOOST_TEST(begins(thrown_by([&] { run(nobody, pid); }),
+                    "worker: recurrent--pid: a worker cannot be started: /no/such/program: "));
+  options.program = "/bin/true";
+  WorkerPool truth(options);
+  BOOST_TEST(begins(thrown_by([&] { run(truth, pid); }), "worker: recurrent--pid: "));
+  BOOST_TEST(thrown_by([] { worker_main({}, find); }).find("runtime: worker: to be started by mlstm itself") == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(damaged_replies_are_errors_and_nothing_more) {
+  WorkerOptions options;
+  options.program = MLSTM_BINARY_DIR "/plugins/mlstm_rogue_worker";
+  options.timeout = 1;
+  WorkerPool pool(options);
+  setenv("MLSTM_TEST_SIZE", std::to_string(2 * 3 * sizeof(double)).c_str(), 1);
+  const auto answer = [&](const std::string& how) {
+    setenv("MLSTM_TEST_ROGUE", how.c_str(), 1);
+    return thrown_by([&] { run(pool, pid); });
+  };
+  const std::string no_reply = "sent the verifier something that is no reply";
+  const std::pair<const char*, std::string> damaged[] = {
+      {"nothing", "the process that watches the worker was killed"},
+      {"half a header", "the process that watches the worker was killed"},
+      {"zeros", no_reply},
+      {"other token", no_reply},
+      {"request back", no_reply},
+      {"huge meta", "sent 4294967295 bytes of fields; expected at most 8388608"},
+      {"huge data", "sent 18446744073709551615 bytes of results; expected 48"},
+      {"too little data", "sent 40 bytes of results; expected 48"},
+      {"data cut off", "the process that watches the worker was killed"},
+      {"no fields", "sent the verifier a damaged reply: its fields end early"},
+      {"data of an error", "sent 8 bytes of results; expected 0"},
+      {"text without end", "sent the verifier a damaged reply: a field is 2139062143; expected less than 65537"}};
+  for (const auto& [how, message] : damaged) BOOST_TEST(answer(how) == "worker: recurrent--pid: " + message);
+  BOOST_TEST(begins(answer("then hangs"), "timeout: recurrent--pid: took longer than 1 s"));
+  // Random ones: an error of some kind, or numbers, which would then be judged.
+  int errors = 0;
+  for (int seed = 0; seed < 200; ++seed) errors += answer("seed " + std::to_string(seed)) != "nothing" ? 1 : 0;
+  BOOST_TEST(errors > 100);
+  BOOST_TEST(!has_children());
+}

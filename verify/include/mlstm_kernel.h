@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * mlstm_kernel.h: kernels of others as shared libraries, for `mlstm verify --plugin ./libmine.so`.
+ *
+ * A library exports one function, mlstm_kernels, that names its kernels; each says what it takes and computes, and how
+ * it is called. Plain C11, and C++. Nothing of mlstm has to be linked: this file is all that a plugin needs. An example
+ * of 150 lines is verify/examples/recurrent_plugin.c; what is computed is defined there and in the README.
+ *
+ * Memory. The caller allocates everything: inputs, outputs, `saved` (what forward leaves for backward) and `workspace`.
+ * Pointers are of the declared device: host memory, or memory of the current CUDA device. All are aligned to 256 bytes.
+ * A kernel writes to nothing but what is not const, and reads nothing that it did not get or write.
+ *
+ * Tensors are row-major and contiguous:
+ *     q, k (B,NH,S,DHQK)    v, h (B,NH,S,DHV)    i, f (B,NH,S)
+ *     c (B,NH,DHQK,DHV)     n (B,NH,DHQK)        m (B,NH)          gradients and cotangents as what they belong to
+ * in the problem's dtype. The states c, n, m and their gradients and cotangents are float32 if that is a 16-bit one.
+ * With the sigmoid gate there is no m: its pointers are null.
+ *
+ * Errors. A function that cannot do its work returns another number than 0, and says why in `message` (at most
+ * message_size bytes, ended by 0). No exception may leave a function. Functions may be called from several threads.
+ *
+ * Growth. Structures begin with their size as the side that fills them knows it, and grow at the end only. What a
+ * plugin does not fill counts as 0, which means "none" or "no limit".
+ */
+#ifndef MLSTM_KERNEL_H
+#define MLSTM_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MLSTM_KERNEL_ABI_VERSION 1u
+
+#if defined(__GNUC__)
+#define MLSTM_KERNEL_EXPORT __attribute__((visibility("default")))
+#else
+#define MLSTM_KERNEL_EXPORT
+#endif
+
+/* One value each; sets of them are ORed. */
+enum { MLSTM_FLOAT64 = 1, MLSTM_FLOAT32 = 2, MLSTM_TFLOAT32 = 4, MLSTM_FLOAT16 = 8, MLSTM_BFLOAT16 = 16 };
+enum { MLSTM_GATE_EXP = 1, MLSTM_GATE_SIGMOID = 2 };
+/* m before the first step, if no state is given (exp gate): 0 or -infinity. */
+enum { MLSTM_STABILIZER_ZERO = 1, MLSTM_STABILIZER_NEG_INF = 2 };
+/* exact: the derivative of the function. detached: denominator and stabiliser are constants. */
+enum { MLSTM_GRADIENT_EXACT = 1, MLSTM_GRADIENT_DETACHED = 2 };
+enum { MLSTM_RECURRENT = 1, MLSTM_PARALLEL = 2, MLSTM_CHUNKWISE = 3 };
+enum { MLSTM_DEVICE_CPU = 1, MLSTM_DEVICE_CUDA = 2 };
+
+/* mlstm_kernel.flags */
+enum {
+  MLSTM_TAKES_INITIAL_STATES = 1,        /* c_initial, n_initial, m_initial, and computes their gradients */
+  MLSTM_RETURNS_LAST_STATES = 2,         /* c_last, n_last, m_last */
+  MLSTM_TAKES_LAST_STATE_COTANGENTS = 4, /* dc_last, dn_last, dm_last */
+  MLSTM_TAKES_UNNORMALIZED = 8,          /* the sigmoid gate with a denominator of 1 */
+  MLSTM_FULL_PRECISION_ROWS = 16,        /* m and denominators are saved in the states' dtype, not the problem's */
+  MLSTM_STRADDLING_GATE_SUMS = 32        /* df from unrounded terms over pairs j < r <= t: has a tighter bound */
+};
+
+/* Inclusive; only multiples of multiple_of. 0 in any place: no limit there. */
+typedef struct mlstm_size_limit {
+  int64_t min, max, multiple_of;
+} mlstm_size_limit;
+
+typedef struct mlstm_problem {
+  uint32_t struct_size;
+  uint32_t dtype, gate, stabilizer_init; /* one value each of those above */
+  uint32_t normalize;                    /* 0: the denominator is 1 (sigmoid gate only) */
+  uint32_t has_initial_state;
+  double eps;
+  int64_t B, NH, S, DHQK, DHV;
+  int64_t chunk_size; /* L; 0 if not applicable */
+} mlstm_problem;
+
+typedef struct mlstm_forward_args {
+  uint32_t struct_size;
+  const void *q, *k, *v, *i, *f;
+  const void *c_initial, *n_initial, *m_initial; /* null: none given */
+  void* h;
+  void *c_last, *n_last, *m_last; /* null: not wanted */
+  void* saved;                    /* null if no backward follows, or if its size is 0 */
+  void* workspace;                /* null if its size is 0; contents undefined */
+  void* stream;                   /* cudaStream_t; null on the CPU */
+} mlstm_forward_args;
+
+typedef struct mlstm_backward_args {
+  uint32_t struct_size;
+  uint32_t convention; /* one of the declared ones */
+  const void *q, *k, *v, *i, *f;
+  const void *c_initial, *n_initial, *m_initial;
+  const void* h;     /* as forward wrote it */
+  const void* saved; /* as forward wrote it */
+  const void* dh;    /* cotangents; null: zero */
+  const void *dc_last, *dn_last, *dm_last;
+  void *dq, *dk, *dv, *di, *df;
+  void *dc_initial, *dn_initial, *dm_initial; /* null: not wanted */
+  void* workspace;
+  void* stream;
+} mlstm_backward_args;
+
+/* One kernel. The declaration has to be true: the error bounds follow it. */
+typedef struct mlstm_kernel mlstm_kernel;
+struct mlstm_kernel {
+  uint32_t struct_size;
+  uint32_t module;         /* MLSTM_RECURRENT, ... */
+  const char* name;        /* letters, digits, '_', '-' and '.'; reported as <module>--<name> */
+  const char* description; /* one line */
+  uint32_t device;
+  uint32_t dtypes;           /* set; without MLSTM_TFLOAT32 */
+  uint32_t gates;            /* set */
+  uint32_t stabilizer_inits; /* set; with the exp gate at least one */
+  uint32_t gradients;        /* set of conventions; 0: forward only */
+  uint32_t operand_dtype;    /* what matrix products read; 0: the problem's dtype */
+  uint32_t state_dtype;      /* what chunk states are kept in; 0: float32, or float64 for float64 */
+  uint32_t flags;
+  mlstm_size_limit S, L, DHQK, DHV; /* L matters to chunkwise kernels only */
+  const void* user;                 /* the plugin's own */
+
+  /* 0 if the problem, which is within the declaration, can be run; else it is skipped for the reason in `message`.
+   * May be null. */
+  int (*supports)(const mlstm_kernel*, const mlstm_problem*, char* message, size_t message_size);
+  /* Bytes. May be null: 0. */
+  size_t (*saved_size)(const mlstm_kernel*, const mlstm_problem*);
+  size_t (*workspace_size)(const mlstm_kernel*, const mlstm_problem*, int backward);
+  /* On CUDA: enqueue on the stream and return. */
+  int (*forward)(const mlstm_kernel*, const mlstm_problem*, const mlstm_forward_args*, char* message,
+                 size_t message_size);
+  int (*backward)(const mlstm_kernel*, const mlstm_problem*, const mlstm_backward_args*, char* message,
+                  size_t message_size); /* null exactly if `gradients` is 0 */
+};
+
+typedef struct mlstm_kernel_library {
+  uint32_t struct_size;
+  uint32_t abi_version; /* MLSTM_KERNEL_ABI_VERSION of this file */
+  size_t kernel_count;
+  const mlstm_kernel* const* kernels;
+} mlstm_kernel_library;
+
+/* What a plugin exports. `abi_version` is that of the caller; null if the plugin cannot serve it. What is returned
+ * lives as long as the library is loaded. */
+MLSTM_KERNEL_EXPORT const mlstm_kernel_library* mlstm_kernels(uint32_t abi_version);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MLSTM_KERNEL_H */
