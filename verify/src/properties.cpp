@@ -81,7 +81,7 @@ const std::vector<Property>& all_properties() {
       {{"stabilizer_shift", "(c, n, m) as (c e^-x, n e^-x, m + x) leaves h unchanged at eps = 0 (within bounds)"},
        {"regime=forget3,NH=2,S=40,DHQK=16,DHV=8,L=16,eps=0,initial_states=1",
         "regime=input_closed,NH=2,S=40,DHQK=16,DHV=8,L=16,eps=0,initial_states=1",
-        "regime=forget3,NH=2,S=1,DHQK=16,DHV=8,L=16,eps=0,initial_states=1"},
+        "regime=positive,NH=2,S=1,DHQK=16,DHV=8,L=16,eps=0,initial_states=1"},
        kAll,
        stabilizer_shift_refusal,
        check_stabilizer_shift},

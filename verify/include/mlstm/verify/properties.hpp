@@ -32,10 +32,10 @@ std::vector<ProblemSpec> property_problems(std::string_view property);
 
 /// What add_properties is to plan.
 struct PropertySelection {
-  std::vector<std::string> names;        ///< of properties
-  Selection problems;                    ///< which of their own problems
-  std::vector<ProblemSpec> cases;        ///< if not empty: these problems instead, exactly as they are
-  std::optional<Convention> convention;  ///< the only gradient convention to check
+  std::vector<std::string> names = {};        ///< of properties
+  Selection problems = {};                    ///< which of their own problems
+  std::vector<ProblemSpec> cases = {};        ///< if not empty: these problems instead, exactly as they are
+  std::optional<Convention> convention = {};  ///< the only gradient convention to check
 };
 
 /// Appends one unit per variant, property and problem. A variant that a property does not apply to, or that takes none
@@ -47,9 +47,9 @@ void add_properties(Plan& plan, const std::vector<const Kernel*>& kernels, const
 std::string property_refusal(std::string_view property, const Kernel& kernel, const ProblemSpec& spec);
 
 struct PropertyOptions {
-  std::optional<Convention> convention;  ///< the only one to check; absent: all that the variant declares
-  int threads = 1;                       ///< for the reference and the bounds
-  bool guarded = true;                   ///< RunOptions::guarded
+  std::optional<Convention> convention = {};  ///< the only one to check; absent: all that the variant declares
+  int threads = 1;                            ///< for the reference and the bounds
+  bool guarded = true;                        ///< RunOptions::guarded
   RunFunction runner = run_kernel;
 };
 
