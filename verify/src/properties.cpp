@@ -96,6 +96,7 @@ const std::vector<Property>& all_properties() {
        check_dot_product},
       {{"determinism", "the same problem gives the same bits, also after another one"},
        {"regime=standard,B=2,NH=2,S=75,DHQK=16,DHV=24,L=32,eps=0.01,initial_states=1,last_state_cotangents=1",
+        "regime=forget6,gate=sigmoid,NH=2,S=40,DHQK=8,DHV=16,L=16",
         "regime=forget3,B=2,NH=2,S=1,DHQK=16,DHV=24,L=16,initial_states=1"},
        kAll,
        determinism_refusal,

@@ -142,7 +142,7 @@ std::string summary_line(const std::vector<Item>& items) {
       items.begin(), items.end(), [](const Item& item) { return item.status == Status::SKIPPED && is_property(item); });
   std::string text = fmt::format("{} tensors judged: {}", judged, counts_of(items));
   if (skipped > properties) text += fmt::format(" ({} variants were NOT run here)", skipped - properties);
-  if (properties > 0) text += fmt::format(" ({} checks of properties do not apply)", properties);
+  if (properties > 0) text += fmt::format(" (properties that do not apply: {})", properties);
   return text;
 }
 
