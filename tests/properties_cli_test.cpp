@@ -60,6 +60,9 @@ BOOST_FIXTURE_TEST_CASE(what_does_not_apply_is_skipped_aloud_and_alone_is_status
   BOOST_TEST(contains(result.out, "(properties that do not apply: 1)"));
   BOOST_TEST(!contains(result.out, "were NOT run here"));
   BOOST_TEST(report("r").size() == 1u);
+  const Result none = run("verify --property dot_product --dtype bfloat16" + kChunkwise);
+  BOOST_TEST(none.status == 3);
+  BOOST_TEST(contains(none.err, "property dot_product: no problem is selected"));
 }
 
 BOOST_FIXTURE_TEST_CASE(the_larger_suites_include_properties, Workplace) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -89,9 +90,9 @@ const void* zeros() {
 /// A copy of an input with every element changed.
 template <class Change>
 const void* changed_copy(const void* address, std::string_view tensor, const Problem& problem, const Change& change) {
-  thread_local std::vector<double> copy;
-  copy.assign(static_cast<std::size_t>(size_of(tensor, problem.shape)), 0);
-  std::memcpy(copy.data(), address, copy.size() * size_of(storage_dtype(tensor, problem)));
+  thread_local std::vector<std::byte> copy;
+  copy.resize(static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem)));
+  std::memcpy(copy.data(), address, copy.size());
   for_each(copy.data(), tensor, problem, change);
   return copy.data();
 }

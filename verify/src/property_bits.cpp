@@ -146,7 +146,8 @@ void check_neighbours(PropertyCheck& check) {
   const Case other = louder_numbers(check.spec());
   for (const std::optional<Convention> convention : check.passes()) {
     const KernelData plain = check.run(base, convention);
-    for (const std::int64_t kept : {std::int64_t{0}, problem.shape.heads() - 1}) {
+    const std::int64_t heads = problem.shape.heads(), stride = (heads + 7) / 8;
+    for (std::int64_t kept = 0; kept < heads; kept += stride) {
       Case changed = base;
       take_heads(changed.inputs, other.inputs, problem, kept);
       take_heads(changed.cotangents, other.cotangents, problem, kept);

@@ -40,7 +40,8 @@ struct PropertySelection {
 
 /// Appends one unit per variant, property and problem. A variant that a property does not apply to, or that takes none
 /// of its problems, gets one unit for that property, which is SKIPPED with the reason. Own problems are adapted to what
-/// the variant declares (adapted; states and cotangents that it does not take are left out).
+/// the variant declares (adapted; states and cotangents that it does not take are left out). A property of which no
+/// problem is selected goes to plan.unselected.
 void add_properties(Plan& plan, const std::vector<const Kernel*>& kernels, const PropertySelection& selection);
 
 /// Why the property cannot be checked on this variant with this problem; empty if it can.
