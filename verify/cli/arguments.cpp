@@ -83,19 +83,20 @@ bool ProblemOptions::empty() const {
          shapes.empty() && cases.empty();
 }
 
-std::vector<verify::ProblemSpec> ProblemOptions::specs() const {
+std::vector<verify::ProblemSpec> ProblemOptions::named_cases() const {
   std::vector<verify::ProblemSpec> result;
-  if (!cases.empty()) {
-    for (const std::string& line : cases) {
-      try {
-        result.push_back(verify::parse_spec(line));
-        validate(result.back().problem);
-      } catch (const std::invalid_argument& error) {
-        throw std::invalid_argument(std::string("--case: ") + error.what());
-      }
+  for (const std::string& line : cases) {
+    try {
+      result.push_back(verify::parse_spec(line));
+      validate(result.back().problem);
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument(std::string("--case: ") + error.what());
     }
-    return result;
   }
+  return result;
+}
+
+verify::Selection ProblemOptions::selection() const {
   verify::Selection selection;
   for (const std::string& text : dtypes) {
     selection.dtypes.push_back(parse_dtype(text, "--dtype"));
@@ -111,7 +112,11 @@ std::vector<verify::ProblemSpec> ProblemOptions::specs() const {
     if (!parse_whole(seed, value)) refuse("--seed", seed, "an integer from 0 to 2^64 - 1");
     selection.seed = value;
   }
-  return verify::suite(suite.empty() ? "smoke" : suite, selection);
+  return selection;
+}
+
+std::vector<verify::ProblemSpec> ProblemOptions::specs() const {
+  return cases.empty() ? verify::suite(suite.empty() ? "smoke" : suite, selection()) : named_cases();
 }
 
 std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs,

@@ -52,6 +52,10 @@ struct ProblemOptions {
 
   void add_to(CLI::App& command);
   bool empty() const;  ///< no option was given
+  /// What the options select of any list of problems.
+  verify::Selection selection() const;
+  /// The problems that --case names.
+  std::vector<verify::ProblemSpec> named_cases() const;
   /// The problems; those of the smoke suite if neither a suite nor a case is given.
   std::vector<verify::ProblemSpec> specs() const;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // mlstm verify: judges variants over a suite of problems, or recorded captures.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <exception>
@@ -12,6 +13,7 @@
 #include "mlstm/parallel_for.hpp"
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/expect.hpp"
+#include "mlstm/verify/properties.hpp"
 #include "mlstm/verify/report.hpp"
 #include "mlstm/verify/sweep.hpp"
 
@@ -25,10 +27,16 @@ struct Options {
   ProblemOptions problems;
   ThreadsOption threads;
   IsolationOptions isolation;
-  std::vector<std::string> variants, captures;
+  std::vector<std::string> variants, captures, properties;
   std::string convention, operand_dtype, expect, report, shard, repeat;
-  bool resume = false, require_all = false, unguarded = false;
+  bool resume = false, require_all = false, unguarded = false, with_properties = false, without_properties = false;
   ExplainArguments explain;
+
+  /// Properties cost little beside these suites, and belong to what they promise. --shape makes the cost unknown.
+  bool wants_properties() const {
+    const bool by_default = (problems.suite == "standard" || problems.suite == "full") && problems.shapes.empty();
+    return with_properties || !properties.empty() || (by_default && !without_properties);
+  }
 
   std::optional<Convention> fixed_convention() const {
     if (convention.empty()) return {};
@@ -70,6 +78,20 @@ std::vector<Item> publish(verify::Verdicts verdicts, verify::GroupBy by, const s
   return std::move(items);
 }
 
+/// What is judged, then the properties. --property checks these alone.
+verify::Plan plan_suite(const Options& options, Isolation& isolation) {
+  const std::vector<const Kernel*> kernels = select_kernels(options.variants, isolation.plugins());
+  verify::Plan plan;
+  if (options.properties.empty())
+    plan = verify::make_plan(kernels, options.problems.specs(), options.problems.cases.empty(),
+                             options.fixed_convention());
+  if (options.wants_properties())
+    verify::add_properties(plan, kernels,
+                           {verify::select_properties(options.properties, "--property"), options.problems.selection(),
+                            options.problems.named_cases(), options.fixed_convention(), isolation.unavailable()});
+  return plan;
+}
+
 int verify_suite(const Options& options) {
   const auto [number, count] = parse_shard(options.shard);
   if (options.resume && options.report.empty())
@@ -79,9 +101,7 @@ int verify_suite(const Options& options) {
   const std::int64_t repeats =
       options.repeat.empty() ? verify::SweepOptions{}.run.repeats : parse_integer(options.repeat, "--repeat", 0);
   Isolation isolation(options.isolation);
-  const verify::Plan plan =
-      verify::make_plan(select_kernels(options.variants, isolation.plugins()), options.problems.specs(),
-                        options.problems.cases.empty(), options.fixed_convention(), isolation.unavailable());
+  const verify::Plan plan = plan_suite(options, isolation);
   const std::vector<verify::Unit> units = verify::shard_of(plan, number, count);
   for (const std::string& line : plan.unselected)
     fmt::print(stderr, "not run, supports no selected problem: {}\n", line);
@@ -235,6 +255,23 @@ void add_verify(CLI::App& app, int& status) {
   command->add_option("--variant", options->variants, "only variants whose key matches this glob; may be repeated")
       ->delimiter(',')
       ->group("Problems");
+  const std::string property_group = "Properties";
+  auto* with = command
+                   ->add_flag("--properties", options->with_properties,
+                              "check properties too: what one run of a variant says about another. Default with the "
+                              "suites standard and full, unless --shape is given")
+                   ->group(property_group);
+  auto* without =
+      command->add_flag("--no-properties", options->without_properties, "check none")->group(property_group);
+  auto* property = command
+                       ->add_option("--property", options->properties,
+                                    "check only these properties (names or globs), on their own problems or on those "
+                                    "of --case: " +
+                                        fmt::format("{}", fmt::join(verify::select_properties({}), ", ")))
+                       ->delimiter(',')
+                       ->group(property_group);
+  without->excludes(with)->excludes(property);
+  property->excludes("--suite");
   const std::string captures = "Captures";
   auto* files =
       command
@@ -275,6 +312,7 @@ void add_verify(CLI::App& app, int& status) {
        {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed", "--case", "--variant", "--plugin",
         "--timeout", "--memory-limit", "--in-process", "--shrink", "--failures"})
     files->excludes(command->get_option(name));
+  files->excludes(with)->excludes(without)->excludes(property);
   files->excludes(shard)->excludes(resume)->excludes(repeat)->excludes(unguarded);
   command->callback(
       [options, &status] { status = options->captures.empty() ? verify_suite(*options) : verify_captures(*options); });

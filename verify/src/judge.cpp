@@ -87,13 +87,16 @@ struct GradientVerdicts {
   double mean_log_ratio = 0;
 };
 
-// df of a kernel that sums unrounded terms over straddling pairs is held to the tighter of the two bounds.
+}  // namespace
+
 bool declares_straddling(const KernelData& kernel) {
   const auto found = kernel.attributes.find("gate_gradient");
   if (found == kernel.attributes.end()) return false;
   const auto* text = std::get_if<std::string>(&found->second);
   return text != nullptr && *text == "straddling";
 }
+
+namespace {
 
 void add_picture(Item& item, const Case& c, const Array& values, const Array& reference, const Array& bound,
                  const JudgeOptions& options) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mlstm/verify/properties.hpp"
 #include "mlstm/verify/report.hpp"
 
 namespace mlstm::verify {
@@ -34,7 +35,7 @@ struct Block {
 
   void add(const Item& item) {
     items.push_back(item);
-    if (item.status != Status::SKIPPED) rows[item.convention][item.tensor].add(item);
+    if (item.status != Status::SKIPPED && !is_property(item)) rows[item.convention][item.tensor].add(item);
   }
 };
 
@@ -125,19 +126,24 @@ std::string list_failures(const std::vector<Item>& items) {
     if (!item.repro.empty()) text += fmt::format("            {}\n", item.repro);
   }
   for (const Item& item : items)
-    if (item.status == Status::SKIPPED) text += fmt::format("{:<10}  {}  {}\n", "SKIPPED", item.variant, item.note);
+    if (item.status == Status::SKIPPED)
+      text += fmt::format("{:<10}  {}  {}{}\n", "SKIPPED", item.variant,
+                          is_property(item) ? item.case_name + ": " : std::string(), item.note);
   return text.empty() ? text : text + "\n";
 }
 
 std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks) {
-  return to_table(items, by) + remarks + list_failures(items) + summary_line(items) + "\n";
+  return to_table(items, by) + list_properties(items) + remarks + list_failures(items) + summary_line(items) + "\n";
 }
 
 std::string summary_line(const std::vector<Item>& items) {
   const std::int64_t skipped = count_statuses(items).at(Status::SKIPPED);
   const auto judged = static_cast<std::int64_t>(items.size()) - skipped;
+  const std::int64_t properties = std::count_if(
+      items.begin(), items.end(), [](const Item& item) { return item.status == Status::SKIPPED && is_property(item); });
   std::string text = fmt::format("{} tensors judged: {}", judged, counts_of(items));
-  if (skipped > 0) text += fmt::format(" ({} variants were NOT run here)", skipped);
+  if (skipped > properties) text += fmt::format(" ({} variants were NOT run here)", skipped - properties);
+  if (properties > 0) text += fmt::format(" (properties that do not apply: {})", properties);
   return text;
 }
 

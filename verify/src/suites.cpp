@@ -211,13 +211,13 @@ Shape parse_shape(const std::string& text, const std::string& argument) {
   return shape;
 }
 
-std::vector<ProblemSpec> suite(std::string_view name, const Selection& selection) {
+std::vector<ProblemSpec> select(const std::vector<ProblemSpec>& specs, const Selection& selection) {
   check_regimes(selection.regimes);
   std::vector<Shape> shapes;
   for (const std::string& text : selection.shapes) shapes.push_back(parse_shape(text));
   Specs selected;
   std::set<std::string> seen;
-  for (ProblemSpec spec : specs_of(name)) {
+  for (ProblemSpec spec : specs) {
     Problem& problem = spec.problem;
     if (!admits(selection.dtypes, problem.dtype) || !admits(selection.eps, problem.eps) ||
         !admits(selection.gates, problem.gate) || !regime_admitted(selection.regimes, spec.regime))
@@ -230,6 +230,10 @@ std::vector<ProblemSpec> suite(std::string_view name, const Selection& selection
     }
   }
   return selected;
+}
+
+std::vector<ProblemSpec> suite(std::string_view name, const Selection& selection) {
+  return select(specs_of(name), selection);
 }
 
 }  // namespace mlstm::verify

@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "mlstm/parallel_for.hpp"
+#include "mlstm/verify/properties.hpp"
 #include "mlstm/verify/runner.hpp"
 #include "picture_keeper.hpp"
 
@@ -33,27 +34,37 @@ Item stopped(const Unit& unit, const Run& run, Status status, const std::string&
   item.note = why;
   if (unit.unavailable.empty()) {
     item.case_name = case_name(unit.spec);
-    item.repro = repro_line(unit.spec, run);
+    item.repro = repro_line(unit.spec, run, unit.property);
   } else {
     item.case_name = std::string("all");
   }
+  if (!unit.property.empty())
+    item.case_name = "property:" + unit.property + (unit.unavailable.empty() ? "/" + item.case_name : "");
   return item;
+}
+
+/// The verdict for the exception that is being handled.
+Item why_stopped(const Unit& unit, const Run& run, const RunOptions& how) {
+  try {
+    throw;
+  } catch (const std::runtime_error& error) {
+    Item item = stopped(unit, run, Status::FAIL, error.what());
+    if (how.repeats != SweepOptions{}.run.repeats) item.repro += fmt::format(" --repeat {}", how.repeats);
+    if (!how.guarded) item.repro += " --unguarded";
+    return item;
+  } catch (const TimeoutError& error) {
+    return stopped(unit, run, Status::TIMEOUT, error.what());
+  } catch (const std::exception& error) {
+    return stopped(unit, run, Status::ERROR, error.what());
+  }
 }
 
 std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference, int threads,
                             const SweepOptions& sweep, const PictureKeeper& keeper) {
-  const RunOptions& how = sweep.run;
   try {
-    c.kernel = sweep.runner(*run.kernel, c, run.convention, how);
-  } catch (const std::runtime_error& error) {
-    std::vector<Item> items{stopped(unit, run, Status::FAIL, error.what())};
-    if (how.repeats != SweepOptions{}.run.repeats) items.front().repro += fmt::format(" --repeat {}", how.repeats);
-    if (!how.guarded) items.front().repro += " --unguarded";
-    return items;
-  } catch (const TimeoutError& error) {
-    return {stopped(unit, run, Status::TIMEOUT, error.what())};
-  } catch (const std::exception& error) {
-    return {stopped(unit, run, Status::ERROR, error.what())};
+    c.kernel = sweep.runner(*run.kernel, c, run.convention, sweep.run);
+  } catch (...) {
+    return {why_stopped(unit, run, sweep.run)};
   }
   if (!run.judge_outputs) c.kernel->outputs.clear();
   JudgeOptions options;
@@ -69,6 +80,18 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   return items;
 }
 
+std::vector<Item> check_unit(const Unit& unit, int threads, const SweepOptions& sweep) {
+  const Run& run = unit.runs.front();
+  try {
+    std::vector<Item> items = check_property(unit.property, *run.kernel, unit.spec,
+                                             {run.convention, threads, sweep.run.guarded, sweep.runner});
+    for (Item& item : items) item.repro = repro_line(unit.spec, run, unit.property);
+    return items;
+  } catch (...) {
+    return {why_stopped(unit, run, sweep.run)};
+  }
+}
+
 std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& sweep, const PictureKeeper& keeper) {
   std::vector<Record> records;
   if (!unit.unavailable.empty()) {
@@ -77,6 +100,10 @@ std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& 
   }
   const std::string dtype(to_string(unit.spec.problem.dtype));
   const auto add = [&](const Item& item) { records.push_back({item, dtype, unit.spec.regime, unit.index}); };
+  if (!unit.property.empty()) {
+    for (const Item& item : check_unit(unit, threads, sweep)) add(item);
+    return records;
+  }
   std::size_t next = 0;
   try {
     Case c = make_case(unit.spec);
@@ -135,7 +162,9 @@ std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions
 
 void mistrust(std::vector<Record>& records) {
   const auto group_of = [](const Record& record) {
-    return std::tuple(record.item.variant, record.dtype, record.item.tensor, record.item.convention);
+    const Item& item = record.item;
+    const std::string property = is_property(item) ? item.case_name.substr(0, item.case_name.find('/')) : "";
+    return std::tuple(item.variant, record.dtype, item.tensor, item.convention, property);
   };
   std::set<decltype(group_of(records.front()))> telling;  // groups in which some problem could see a wrong answer
   for (const Record& record : records)
@@ -166,6 +195,7 @@ std::string list_hidden_wrong_answers(const std::vector<Record>& records, std::s
   std::set<std::string> regimes;
   std::map<std::string, std::map<std::string, std::set<std::string>>> hidden;  // wrong answer -> regime -> tensors
   for (const Record& record : records) {
+    if (is_property(record.item)) continue;
     if (record.item.status != Status::SKIPPED) regimes.insert(record.regime);
     for (const std::string& wrong : record.item.hides) hidden[wrong][record.regime].insert(record.item.tensor);
   }

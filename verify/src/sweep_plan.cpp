@@ -17,16 +17,6 @@ namespace {
 
 bool depends_on_stabilizer_init(const Problem& problem) { return problem.has_m() && !problem.has_initial_state; }
 
-/// `spec` with a stabilizer_init that the variant has.
-ProblemSpec adapted(ProblemSpec spec, const VariantInfo& info) {
-  const auto& inits = info.stabilizer_init;
-  StabilizerInit& init = spec.problem.stabilizer_init;
-  if (depends_on_stabilizer_init(spec.problem) && !inits.empty() &&
-      std::find(inits.begin(), inits.end(), init) == inits.end())
-    init = inits.front();
-  return spec;
-}
-
 /// Why the variant does not take the problem, or empty.
 std::string refusal(const Kernel& kernel, const ProblemSpec& spec) {
   std::string reason = kernel.unsupported(spec.problem);
@@ -52,6 +42,7 @@ std::string identity(const Unit& unit) {
   for (const Run& run : unit.runs)
     text += fmt::format(" {}:{}:{}", run.kernel->info().key(), source_digest(run.kernel->info().key()),
                         run.convention ? to_string(*run.convention) : "forward");
+  if (!unit.property.empty()) text += " property " + unit.property;
   return text + "\n";
 }
 
@@ -70,6 +61,15 @@ Unit unit_of(const ProblemSpec& spec) {
 }
 
 }  // namespace
+
+ProblemSpec adapted(ProblemSpec spec, const VariantInfo& info) {
+  const auto& inits = info.stabilizer_init;
+  StabilizerInit& init = spec.problem.stabilizer_init;
+  if (depends_on_stabilizer_init(spec.problem) && !inits.empty() &&
+      std::find(inits.begin(), inits.end(), init) == inits.end())
+    init = inits.front();
+  return spec;
+}
 
 Plan make_plan(const std::vector<const Kernel*>& kernels, const std::vector<ProblemSpec>& specs, bool adapt,
                std::optional<Convention> convention, const UnavailableFunction& why_unavailable) {
@@ -124,9 +124,16 @@ std::vector<Unit> shard_of(const Plan& plan, std::int64_t number, std::int64_t c
   return units;
 }
 
-std::string repro_line(const ProblemSpec& spec, const Run& run) {
-  std::string line =
-      "mlstm verify --variant " + shell_word(run.kernel->info().key()) + " --case \"" + to_line(spec) + "\"";
+void extend(Plan& plan, Unit unit) {
+  unit.index = static_cast<std::int64_t>(plan.units.size());
+  plan.id = sha256_of(plan.id + identity(unit));
+  plan.units.push_back(std::move(unit));
+}
+
+std::string repro_line(const ProblemSpec& spec, const Run& run, std::string_view property) {
+  std::string line = "mlstm verify --variant " + shell_word(run.kernel->info().key());
+  if (!property.empty()) line += " --property " + std::string(property);
+  line += " --case \"" + to_line(spec) + "\"";
   if (run.convention) line += " --convention " + std::string(to_string(*run.convention));
   if (const auto* plugin = dynamic_cast<const PluginVariant*>(run.kernel))
     line += " --plugin " + shell_word(plugin->library());

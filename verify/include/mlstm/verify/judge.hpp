@@ -68,6 +68,10 @@ std::string bound_name(const KernelData& kernel, const std::string& tensor, std:
 /// The wrong answers of Item::hides for one tensor. Axis 2 is time if `has_time_axis`.
 std::vector<std::string> hidden_wrong_answers(const Array& reference, const Array& bound, bool has_time_axis);
 
+/// True if the kernel says that it sums df from unrounded terms over straddling pairs (attribute `gate_gradient`). It
+/// is then held to the tighter of the two bounds, "f_straddling".
+bool declares_straddling(const KernelData& kernel);
+
 /// Judges everything in `c.kernel` against `reference` (which has gradients if the case has cotangents): outputs, last
 /// states and gradients. Never throws for wrong numbers; one item per tensor, in contract order.
 /// The note says `trivial` where a tensor of zeros would pass, and `zero by definition` where it is right; which of the

@@ -63,6 +63,10 @@ struct Selection {
 /// "B,NH,S,DHQK,DHV" as a shape. Throws std::invalid_argument that names `argument`.
 Shape parse_shape(const std::string& text, const std::string& argument = "shape");
 
+/// The problems of a list that are selected, with replacements made, each once. Throws std::invalid_argument for an
+/// unknown regime.
+std::vector<ProblemSpec> select(const std::vector<ProblemSpec>& specs, const Selection& selection);
+
 /// "smoke" (seconds), "standard" (minutes), "full", "golden" (small enough for extended precision) or "captures"
 /// (small, to be recorded: every dtype and gate). Throws std::invalid_argument for another name or an unknown regime.
 std::vector<ProblemSpec> suite(std::string_view name, const Selection& = {});

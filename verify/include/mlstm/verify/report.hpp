@@ -61,7 +61,7 @@ std::string summary_line(const std::vector<Item>& items);
 /// "dk (detached): error_ratio 160 at [0, 0, 12, 3], ...": one item's verdict in words, without status and names.
 std::string describe(const Item& item);
 
-/// Table, remarks, failures and summary line: the whole report for people.
+/// Table, properties, remarks, failures and summary line: the whole report for people.
 std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks = {});
 
 /// `item` as report.json says it: hidden wrong answers and non-finite numbers in the note, numbers to 15 digits.

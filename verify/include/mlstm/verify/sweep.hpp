@@ -35,6 +35,8 @@ struct Unit {
   ProblemSpec spec;        ///< without meaning if `unavailable` is not empty
   std::vector<Run> runs;
   std::string unavailable;  ///< why the only run's variant cannot run here
+  std::string
+      property;  ///< of properties.hpp: check this instead of judging; the only run names variant and convention
 };
 
 struct Plan {
@@ -43,6 +45,11 @@ struct Plan {
   std::string id;                       ///< digest of everything that is planned
 };
 
+/// Appends a unit; its index and the plan's id follow.
+void extend(Plan& plan, Unit unit);
+
+/// `spec` with a stabilizer_init that the variant has, where the outcome depends on it.
+ProblemSpec adapted(ProblemSpec spec, const VariantInfo& info);
 /// As verify::unavailable(const Kernel&).
 using UnavailableFunction = std::function<std::string(const Kernel&)>;
 
@@ -112,8 +119,8 @@ std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions
 /// Calls body(unit, threads to use) for every unit: small ones side by side, large ones one after the other.
 void for_each_unit(const std::vector<Unit>& units, int threads, const std::function<void(const Unit&, int)>& body);
 
-/// The line that reproduces one run.
-std::string repro_line(const ProblemSpec& spec, const Run& run);
+/// The line that reproduces one run, or one check of a property.
+std::string repro_line(const ProblemSpec& spec, const Run& run, std::string_view property = {});
 
 /// Turns a PASS into MISTRUSTED where a variant's tensor (by dtype and convention) is trivial in every problem, zero by
 /// definition apart, so that no problem could have seen a wrong answer (contract §6).

@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: unit property
+// Every property holds for the variants of this suite, and is broken by a kernel that is wrong in just that way.
+#include "mlstm/verify/properties.hpp"
+
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "mlstm/parallel_for.hpp"
+#include "mlstm/verify/report.hpp"
+
+using namespace mlstm;
+using namespace mlstm::verify;
+
+namespace {
+
+/// An honest kernel with one thing changed: what it reads, what it does in between, or what it returns.
+struct Bug {
+  std::function<void(Problem&, ForwardArgs&)> before_forward = {};
+  std::function<void(const Problem&, const ForwardArgs&)> after_forward = {};
+  std::function<void(Problem&, BackwardArgs&)> before_backward = {};
+  std::function<void(const Problem&, const BackwardArgs&)> after_backward = {};
+};
+
+class Broken : public Kernel {
+ public:
+  explicit Broken(Bug bug, const std::string& base = "chunkwise--native_eigen_ownbw")
+      : base_(*find_kernel(base)), bug_(std::move(bug)), info_(base_.info()) {}
+
+  VariantInfo& change() { return info_; }
+  const VariantInfo& info() const override { return info_; }
+  std::string unsupported(const Problem& problem) const override { return declared_limits(problem); }
+  std::size_t saved_size(const Problem& problem) const override { return base_.saved_size(problem); }
+  std::size_t workspace_size(const Problem& problem, bool backward) const override {
+    return base_.workspace_size(problem, backward);
+  }
+  void forward(const Problem& problem, const ForwardArgs& args) const override {
+    Problem changed = problem;
+    ForwardArgs changed_args = args;
+    if (bug_.before_forward) bug_.before_forward(changed, changed_args);
+    base_.forward(changed, changed_args);
+    if (bug_.after_forward) bug_.after_forward(problem, args);
+  }
+  void backward(const Problem& problem, const BackwardArgs& args) const override {
+    Problem changed = problem;
+    BackwardArgs changed_args = args;
+    if (bug_.before_backward) bug_.before_backward(changed, changed_args);
+    base_.backward(changed, changed_args);
+    if (bug_.after_backward) bug_.after_backward(problem, args);
+  }
+
+ private:
+  const Kernel& base_;
+  Bug bug_;
+  VariantInfo info_;
+};
+
+/// element = change(element, flat index) for all of a float64 or float32 tensor.
+template <class Change>
+void for_each(void* address, std::string_view tensor, const Problem& problem, const Change& change) {
+  if (address == nullptr) return;
+  const auto walk = [&](auto* data) {
+    for (std::int64_t n = 0; n < size_of(tensor, problem.shape); ++n)
+      data[n] = static_cast<std::remove_reference_t<decltype(*data)>>(change(static_cast<double>(data[n]), n));
+  };
+  storage_dtype(tensor, problem) == DType::float64 ? walk(static_cast<double*>(address))
+                                                   : walk(static_cast<float*>(address));
+}
+
+double at(const void* address, std::string_view tensor, const Problem& problem, std::int64_t n) {
+  return storage_dtype(tensor, problem) == DType::float64 ? static_cast<const double*>(address)[n]
+                                                          : static_cast<double>(static_cast<const float*>(address)[n]);
+}
+
+/// Zeros to read instead of an input; one set per thread is enough, as calls do not overlap on one.
+const void* zeros() {
+  static const std::vector<double> none(1 << 14, 0.0);
+  return none.data();
+}
+
+/// A copy of an input with every element changed.
+template <class Change>
+const void* changed_copy(const void* address, std::string_view tensor, const Problem& problem, const Change& change) {
+  thread_local std::vector<std::byte> copy;
+  copy.resize(static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem)));
+  std::memcpy(copy.data(), address, copy.size());
+  for_each(copy.data(), tensor, problem, change);
+  return copy.data();
+}
+
+/// Items of one property on its own problems, in one dtype. A run that was stopped is one FAIL.
+std::vector<Item> items_of(const std::string& property, const Kernel& kernel, DType dtype,
+                           std::optional<Convention> convention = {}) {
+  std::vector<Item> all;
+  for (const ProblemSpec& spec : property_problems(property)) {
+    if (spec.problem.dtype != dtype || !property_refusal(property, kernel, spec).empty()) continue;
+    try {
+      for (const Item& item : check_property(property, kernel, spec, {.convention = convention})) all.push_back(item);
+    } catch (const std::runtime_error& error) {
+      Item item;
+      item.status = Status::FAIL;
+      item.note = error.what();
+      all.push_back(item);
+    }
+  }
+  BOOST_REQUIRE(!all.empty());
+  return all;
+}
+
+std::size_t failures(const std::vector<Item>& items) {
+  return static_cast<std::size_t>(
+      std::count_if(items.begin(), items.end(), [](const Item& item) { return item.status != Status::PASS; }));
+}
+
+bool caught(const std::string& property, const Bug& bug, DType dtype = DType::float64) {
+  return failures(items_of(property, Broken(bug), dtype)) > 0;
+}
+
+/// Failing tensors, each once.
+std::vector<std::string> failing(const std::vector<Item>& items) {
+  std::vector<std::string> tensors;
+  for (const Item& item : items)
+    if (item.status != Status::PASS && std::find(tensors.begin(), tensors.end(), item.tensor) == tensors.end())
+      tensors.push_back(item.tensor);
+  return tensors;
+}
+
+void* member_of(const BackwardArgs& args, const std::string& input) {
+  const std::map<std::string, void*> members{{"q", args.dq},
+                                             {"k", args.dk},
+                                             {"v", args.dv},
+                                             {"i", args.di},
+                                             {"f", args.df},
+                                             {"c_initial", args.dc_initial},
+                                             {"n_initial", args.dn_initial},
+                                             {"m_initial", args.dm_initial}};
+  return members.at(input);
+}
+
+std::string gradient_of(const std::string& input) { return std::string("d").append(input); }
+
+Bug gradient_off_by(const std::string& input, double factor) {
+  return {.after_backward = [=](const Problem& p, const BackwardArgs& args) {
+    for_each(member_of(args, input), input, p, [&](double x, std::int64_t) { return x * factor; });
+  }};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(the_variants_have_every_property_and_no_check_is_blind) {
+  std::vector<const Kernel*> kernels;
+  for (const Kernel* kernel : registered_kernels())
+    if (kernel->info().device == Device::cpu) kernels.push_back(kernel);
+  Plan plan;
+  add_properties(plan, kernels, {.names = select_properties({})});
+  const Verdicts verdicts = finish(run_sweep(plan.units, {}), GroupBy::variant);
+  BOOST_TEST(exit_status(verdicts.items) == 0, list_failures(verdicts.items));
+  std::map<std::string, std::size_t> passed;
+  for (const Item& item : verdicts.items) {
+    BOOST_TEST(is_property(item));
+    if (item.status == Status::PASS) ++passed[item.case_name.substr(9, item.case_name.find('/') - 9)];
+  }
+  for (const PropertyInfo& info : properties()) BOOST_TEST(passed[std::string(info.name)] > 20u, info.name);
+}
+
+BOOST_AUTO_TEST_CASE(an_honest_wrapper_is_not_caught) {
+  for (const PropertyInfo& info : properties())
+    for (const DType dtype : {DType::float64, DType::float32})
+      BOOST_TEST(!caught(std::string(info.name), {}, dtype), info.name);
+}
+
+BOOST_AUTO_TEST_CASE(split_state_catches_a_state_that_is_dropped_or_returned_wrong) {
+  for (const DType dtype : {DType::float64, DType::float32}) {
+    BOOST_TEST(caught("split_state",
+                      {.before_forward =
+                           [](Problem& p, ForwardArgs& args) {
+                             if (p.has_initial_state) args.c_initial = zeros();
+                           }},
+                      dtype));
+    BOOST_TEST(caught("split_state",
+                      {.before_forward =
+                           [](Problem& p, ForwardArgs& args) {
+                             if (p.has_initial_state) args.n_initial = zeros();
+                           }},
+                      dtype));
+    // c_last still belongs to the stabiliser of the step before
+    BOOST_TEST(caught("split_state",
+                      {.after_forward =
+                           [](const Problem& p, const ForwardArgs& args) {
+                             for_each(args.c_last, "c_last", p, [](double x, std::int64_t) { return x * 1.001; });
+                           }},
+                      dtype));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(split_state_catches_a_backward_pass_that_forgets_what_came_later) {
+  const auto tensors = [](const Bug& bug) { return failing(items_of("split_state", Broken(bug), DType::float64)); };
+  BOOST_TEST(!tensors({.before_backward = [](Problem&, BackwardArgs& args) { args.dc_last = nullptr; }}).empty());
+  BOOST_TEST(!tensors({.before_backward = [](Problem&, BackwardArgs& args) { args.dn_last = nullptr; }}).empty());
+  BOOST_TEST(!tensors({.before_backward = [](Problem&, BackwardArgs& args) { args.dm_last = nullptr; }}).empty());
+  BOOST_TEST((tensors(gradient_off_by("n_initial", 1.01)) == std::vector<std::string>{"dn_initial"}));
+}
+
+BOOST_AUTO_TEST_CASE(split_state_says_where_and_against_what) {
+  const Broken kernel({.before_forward = [](Problem& p, ForwardArgs& args) {
+    if (p.has_initial_state) args.c_initial = zeros();
+  }});
+  const ProblemSpec spec = parse_spec("regime=forget3,S=12,DHQK=4,DHV=4,L=4,cotangents=0");
+  for (const Item& item : check_property("split_state", kernel, spec)) {
+    BOOST_TEST(item.case_name == "property:split_state/" + case_name(spec));
+    if (item.tensor != "h" && item.tensor != "c_last") {
+      BOOST_TEST((item.status == Status::PASS), item.tensor << item.note);
+      continue;
+    }
+    BOOST_TEST((item.status == Status::FAIL));
+    BOOST_TEST(item.note.starts_with("part "), item.note);
+    BOOST_TEST(item.note.find("of a run cut at ") != std::string::npos, item.note);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_decoding_step_is_chained_and_judged_by_the_reference) {
+  const std::string step = "recurrent--step_fused_eigen";
+  const Broken honest({}, step);
+  BOOST_TEST(failures(items_of("split_state", honest, DType::float32)) == 0u);
+  const Broken forgetful({.before_forward =
+                              [](Problem& p, ForwardArgs& args) {
+                                if (!p.has_initial_state) return;
+                                args.n_initial = changed_copy(args.n_initial, "n_initial", p,
+                                                              [](double x, std::int64_t) { return x * 0.999; });
+                              }},
+                         step);
+  BOOST_TEST(failures(items_of("split_state", forgetful, DType::float32)) > 0u);
+}
+
+BOOST_AUTO_TEST_CASE(causality_catches_a_look_ahead_far_below_any_tolerance) {
+  const Bug forward{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+    for_each(args.h, "h", p, [&](double h, std::int64_t n) {
+      const bool last = n / p.shape.DHV % p.shape.S == p.shape.S - 1;
+      return last ? h : h + 1e-14 * at(args.v, "v", p, n + p.shape.DHV);
+    });
+  }};
+  BOOST_TEST(caught("causality", forward));
+  BOOST_TEST(!caught("dot_product", forward));
+  const Bug backward{.after_backward = [](const Problem& p, const BackwardArgs& args) {
+    for_each(args.dv, "v", p, [&](double dv, std::int64_t n) {
+      const bool first = n / p.shape.DHV % p.shape.S == 0;
+      return first || args.dh == nullptr ? dv : dv + 1e-30 * at(args.dh, "h", p, n - p.shape.DHV);
+    });
+  }};
+  BOOST_TEST((failing(items_of("causality", Broken(backward), DType::float64)) == std::vector<std::string>{"dv"}));
+}
+
+BOOST_AUTO_TEST_CASE(permutation_catches_one_head_that_is_different) {
+  const Bug one_head{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+    for_each(args.h, "h", p, [&](double h, std::int64_t n) {
+      return n / (p.shape.S * p.shape.DHV) == 1 ? std::nextafter(h, 1e300) : h;
+    });
+  }};
+  BOOST_TEST(caught("permutation", one_head));
+  const Bug one_gradient{.after_backward = [](const Problem& p, const BackwardArgs& args) {
+    for_each(args.df, "f", p, [&](double df, std::int64_t n) { return n == 0 ? std::nextafter(df, 1e300) : df; });
+  }};
+  BOOST_TEST(
+      (failing(items_of("permutation", Broken(one_gradient), DType::float64)) == std::vector<std::string>{"df"}));
+}
+
+BOOST_AUTO_TEST_CASE(neighbours_catches_a_head_that_reads_another) {
+  const Bug next_head{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+    const std::int64_t size = p.shape.S * p.shape.DHV, all = size * p.shape.heads();
+    for_each(args.h, "h", p,
+             [&](double h, std::int64_t n) { return h + 1e-14 * at(args.v, "v", p, (n + size) % all); });
+  }};
+  BOOST_TEST(caught("neighbours", next_head));
+  BOOST_TEST(!caught("permutation", next_head));  // every head reads the next one, in any order
+}
+
+BOOST_AUTO_TEST_CASE(chunk_size_catches_a_result_that_depends_on_it) {
+  for (const DType dtype : {DType::float64, DType::float32}) {
+    BOOST_TEST(caught("chunk_size",
+                      {.after_forward =
+                           [](const Problem& p, const ForwardArgs& args) {
+                             const double factor = 1 + 1e-5 * static_cast<double>(p.chunk_size);
+                             for_each(args.h, "h", p, [&](double x, std::int64_t) { return x * factor; });
+                           }},
+                      dtype));
+    // what the second chunk passes on to the first is lost
+    BOOST_TEST(caught("chunk_size",
+                      {.after_backward =
+                           [](const Problem& p, const BackwardArgs& args) {
+                             for_each(args.di, "i", p, [&](double x, std::int64_t n) {
+                               return n % p.shape.S == p.chunk_size - 1 ? 0 : x;
+                             });
+                           }},
+                      dtype));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(linear_v_catches_what_is_not_linear) {
+  const auto with_v = [](double (*change)(double)) {
+    return Bug{.before_forward = [change](Problem& p, ForwardArgs& args) {
+      args.v = changed_copy(args.v, "v", p, [&](double x, std::int64_t) { return change(x); });
+    }};
+  };
+  for (const DType dtype : {DType::float64, DType::float32}) {
+    BOOST_TEST(caught("linear_v", with_v([](double x) { return std::clamp(x, -2.0, 2.0); }), dtype));
+    BOOST_TEST(caught("linear_v", with_v([](double x) { return std::abs(x); }), dtype));
+    BOOST_TEST(caught("linear_v", with_v([](double x) { return x + 1e-5; }), dtype));
+  }
+  // Odd and homogeneous, so that multiplication by -2 shows nothing: the largest v of all is added everywhere.
+  BOOST_TEST(caught("linear_v", {.after_forward = [](const Problem& p, const ForwardArgs& args) {
+                      double largest = 0;
+                      for (std::int64_t n = 0; n < size_of("v", p.shape); ++n)
+                        if (const double v = at(args.v, "v", p, n); std::abs(v) > std::abs(largest)) largest = v;
+                      for_each(args.h, "h", p, [&](double h, std::int64_t) { return h + 0.001 * largest; });
+                    }}));
+  // the gradients of q, k and the gates are linear in v, too
+  BOOST_TEST((failing(items_of("linear_v",
+                               Broken({.after_backward =
+                                           [](const Problem& p, const BackwardArgs& args) {
+                                             for_each(args.dk, "k", p, [](double x, std::int64_t) { return x + 1e-9; });
+                                           }}),
+                               DType::float64)) == std::vector<std::string>{"dk"}));
+}
+
+BOOST_AUTO_TEST_CASE(stabilizer_shift_catches_an_initial_stabiliser_that_is_ignored) {
+  for (const DType dtype : {DType::float64, DType::float32}) {
+    BOOST_TEST(caught("stabilizer_shift",
+                      {.before_forward = [](Problem&, ForwardArgs& args) { args.m_initial = zeros(); }}, dtype));
+    BOOST_TEST(caught("stabilizer_shift",
+                      {.before_forward =
+                           [](Problem& p, ForwardArgs& args) {
+                             args.m_initial = changed_copy(args.m_initial, "m_initial", p,
+                                                           [](double m, std::int64_t) { return 0.999 * m; });
+                           }},
+                      dtype));
+  }
+  // eps times the floor instead of eps alone: the property needs eps = 0, and a kernel that has its own eps is caught
+  BOOST_TEST(caught("stabilizer_shift", {.before_forward = [](Problem& p, ForwardArgs&) { p.eps = 1e-3; }}));
+}
+
+BOOST_AUTO_TEST_CASE(dot_product_catches_one_percent_in_every_gradient_in_float64) {
+  for (const char* input : {"q", "k", "v", "i", "f", "c_initial", "n_initial", "m_initial"})
+    for (const double factor : {1.01, 0.99, 1.00005}) {
+      const Broken kernel(gradient_off_by(input, factor));
+      const std::vector<std::string> tensors = failing(items_of("dot_product", kernel, DType::float64));
+      BOOST_TEST((tensors == std::vector<std::string>{gradient_of(input)}), input << " times " << factor);
+    }
+  for (const char* input : {"v", "c_initial"}) {
+    const Broken kernel(gradient_off_by(input, 1.01));
+    const auto items = items_of("dot_product", kernel, DType::float64, Convention::detached);
+    BOOST_TEST((failing(items) == std::vector<std::string>{gradient_of(input)}), input);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(dot_product_catches_a_few_percent_in_float32) {
+  for (const char* input : {"q", "k", "v", "i", "f", "c_initial", "n_initial"})
+    BOOST_TEST(caught("dot_product", gradient_off_by(input, 1.03), DType::float32), input);
+  BOOST_TEST(caught("dot_product", gradient_off_by("m_initial", 1.1), DType::float32));
+}
+
+BOOST_AUTO_TEST_CASE(dot_product_tells_a_detached_gradient_from_the_derivative) {
+  const Bug bug{.before_backward = [](Problem&, BackwardArgs& args) { args.convention = Convention::detached; }};
+  for (const DType dtype : {DType::float64, DType::float32}) {
+    const std::vector<std::string> tensors = failing(items_of("dot_product", Broken(bug), dtype, Convention::exact));
+    for (const char* tensor : {"dq", "dk", "di", "df"})
+      BOOST_TEST((std::find(tensors.begin(), tensors.end(), tensor) != tensors.end()), tensor);
+    BOOST_TEST((std::find(tensors.begin(), tensors.end(), "dv") == tensors.end()));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(dot_product_needs_no_true_forward_pass) {
+  // h doubled, and its gradient with it: consistent, though not an mLSTM
+  const Broken kernel({.after_forward =
+                           [](const Problem& p, const ForwardArgs& args) {
+                             for_each(args.h, "h", p, [](double x, std::int64_t) { return 2 * x; });
+                           },
+                       .before_backward =
+                           [](Problem& p, BackwardArgs& args) {
+                             args.dh = changed_copy(args.dh, "h", p, [](double x, std::int64_t) { return 2 * x; });
+                             args.convention = Convention::detached;  // does not read h
+                           }});
+  BOOST_TEST(failures(items_of("dot_product", kernel, DType::float64, Convention::detached)) == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(determinism_catches_chance_and_memory) {
+  int calls = 0;
+  BOOST_TEST(caught("determinism", {.after_forward = [&](const Problem& p, const ForwardArgs& args) {
+                      if (++calls % 5 == 0)
+                        for_each(args.h, "h", p, [](double h, std::int64_t) { return std::nextafter(h, 1e300); });
+                    }}));
+  // the same bits in a row, but another problem leaves a trace
+  std::vector<double> seen;
+  BOOST_TEST(caught("determinism", {.after_forward = [&](const Problem& p, const ForwardArgs& args) {
+                      const double q = at(args.q, "q", p, 0);
+                      if (std::find(seen.begin(), seen.end(), q) == seen.end()) seen.push_back(q);
+                      for_each(args.h, "h", p, [&](double h, std::int64_t) {
+                        return h * (1 + 1e-14 * static_cast<double>(seen.size()));
+                      });
+                    }}));
+}
+
+BOOST_AUTO_TEST_CASE(nan_never_passes) {
+  const Bug bug{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+    for_each(args.h, "h", p,
+             [](double h, std::int64_t n) { return n == 5 ? std::numeric_limits<double>::quiet_NaN() : h; });
+  }};
+  for (const PropertyInfo& info : properties())
+    if (info.name != "determinism")  // the same NaN every time is deterministic
+      BOOST_TEST(caught(std::string(info.name), bug), info.name);
+  const Bug state{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+    for_each(args.c_last, "c_last", p, [](double, std::int64_t) { return std::numeric_limits<double>::infinity(); });
+  }};
+  const std::vector<Item> items = items_of("split_state", Broken(state), DType::float64);
+  BOOST_TEST(items.front().note == "c_last that is handed over is not finite");
+}
+
+BOOST_AUTO_TEST_CASE(what_a_variant_does_not_declare_is_skipped_once_with_the_reason) {
+  Broken kernel({});
+  kernel.change().module = Module::recurrent;
+  kernel.change().initial_states = kernel.change().last_states = kernel.change().last_state_cotangents = false;
+  kernel.change().gradient_conventions.clear();
+  kernel.change().gates = {Gate::sigmoid};
+  Plan plan;
+  add_properties(plan, {&kernel}, {.names = select_properties({})});
+  std::map<std::string, std::string> skipped;
+  for (const Record& record : run_sweep(plan.units, {})) {
+    if (record.item.status != Status::SKIPPED) continue;
+    BOOST_TEST(skipped.emplace(record.item.case_name, record.item.note).second, record.item.case_name);
+  }
+  const std::map<std::string, std::string> expected{{"property:split_state", "it does not take and return states"},
+                                                    {"property:chunk_size", "it has no chunks"},
+                                                    {"property:stabilizer_shift", "it takes no initial states"},
+                                                    {"property:dot_product", "it has no backward pass"}};
+  BOOST_TEST((skipped == expected));
+  BOOST_CHECK_THROW(check_property("chunk_size", kernel, property_problems("chunk_size").front()),
+                    std::invalid_argument);
+}
+
+BOOST_AUTO_TEST_CASE(a_broken_property_fails_the_sweep_and_names_its_reproduction) {
+  const Broken kernel(gradient_off_by("q", 1.01));
+  Plan plan;
+  Selection problems;
+  problems.dtypes = {DType::float64};
+  add_properties(plan, {&kernel}, {.names = {"dot_product"}, .problems = problems});
+  const Verdicts verdicts = finish(run_sweep(plan.units, {}), GroupBy::variant);
+  BOOST_TEST(exit_status(verdicts.items) == 1);
+  for (const Item& item : verdicts.items) {
+    if (item.status == Status::PASS) continue;
+    BOOST_TEST(item.tensor == "dq");
+    BOOST_TEST(item.convention == "exact");
+    BOOST_TEST(
+        item.repro.starts_with("mlstm verify --variant chunkwise--native_eigen_ownbw --property dot_product --case "));
+    BOOST_TEST(item.note.find("sees errors from ") != std::string::npos);
+  }
+  const std::string text = to_text(verdicts.items, GroupBy::variant);
+  BOOST_TEST(text.find("chunkwise--native_eigen_ownbw: dot_product ") != std::string::npos);
+  BOOST_TEST(text.find("!\n") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(a_check_that_could_not_have_seen_a_thing_is_mistrusted) {
+  // with eps this small, dm_initial is below the rounding errors of bfloat16
+  Plan plan;
+  add_properties(
+      plan, {find_kernel("chunkwise--native_eigen_ownbw")},
+      {.names = {"chunk_size"},
+       .cases = {parse_spec("regime=forget6,dtype=bfloat16,NH=2,S=75,DHQK=16,DHV=8,L=16,eps=0.01,initial_states=1")},
+       .convention = Convention::exact});
+  std::map<std::string, Status> statuses;
+  for (const Item& item : finish(run_sweep(plan.units, {}), GroupBy::variant).items)
+    statuses[item.tensor] = item.status;
+  BOOST_TEST((statuses.at("h") == Status::PASS));
+  BOOST_TEST((statuses.at("dm_initial") == Status::MISTRUSTED));
+}
+
+BOOST_AUTO_TEST_CASE(names_are_selected_by_globs) {
+  BOOST_TEST(select_properties({}).size() == properties().size());
+  BOOST_TEST(
+      (select_properties({"c*", "dot_product"}) == std::vector<std::string>{"causality", "chunk_size", "dot_product"}));
+  BOOST_CHECK_EXCEPTION(
+      select_properties({"caus"}, "--property"), std::invalid_argument, [](const std::invalid_argument& error) {
+        return std::string(error.what())
+            .starts_with("--property is \"caus\"; expected a name or glob among split_state, causality");
+      });
+  BOOST_CHECK_THROW(property_problems("symmetry"), std::invalid_argument);
+}
