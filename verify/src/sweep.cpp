@@ -39,8 +39,8 @@ Item stopped(const Unit& unit, const Run& run, Status status, const std::string&
   return item;
 }
 
-std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference, int threads,
-                            const SweepOptions& sweep) {
+std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference,
+                            Yardsticks& known, int threads, const SweepOptions& sweep) {
   const RunOptions& how = sweep.run;
   try {
     c.kernel = sweep.runner(*run.kernel, c, run.convention, how);
@@ -56,6 +56,7 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   JudgeOptions options;
   options.convention = run.convention;
   options.threads = threads;
+  options.known = &known;
   std::vector<Item> items = judge(c, reference, options);
   for (Item& item : items) {
     item.variant = run.kernel->info().key();
@@ -80,8 +81,9 @@ std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& 
     reference::Options options;
     options.threads = threads;
     const ReferenceData reference = evaluate_reference(c, options);
+    Yardsticks known;
     for (; next < unit.runs.size(); ++next)
-      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, sweep)) add(item);
+      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, known, threads, sweep)) add(item);
   } catch (const std::exception& error) {
     for (; next < unit.runs.size(); ++next) add(stopped(unit, unit.runs[next], Status::ERROR, error.what()));
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,11 +30,22 @@ struct Item {
   std::vector<std::string> hides;
 };
 
+/// What judging one problem at one precision takes beside the reference.
+struct Yardstick {
+  TensorMap bounds;                                       ///< error_bounds
+  std::map<std::string, std::vector<std::string>> hides;  ///< hidden_wrong_answers, by key of `bounds`
+};
+
+/// The yardsticks of one problem. judge() adds those that it lacks.
+using Yardsticks = std::map<Precision, Yardstick>;
+
 struct JudgeOptions {
   std::optional<Convention> convention;  ///< judge gradients under this one; absent: as declared, else the better fit
   std::optional<DType> operand_dtype;    ///< overrides the declaration
   bool require_all = false;              ///< an absent output or gradient is a FAIL
   int threads = 0;                       ///< for the bounds; 0: one per core
+  /// Keeps what is computed for the next kernel that is judged on the same problem. For one thread at a time.
+  Yardsticks* known = nullptr;
 };
 
 /// Largest error of `values` against `reference` over `bound`, element by element.
