@@ -32,6 +32,7 @@ int run(int argc, char** argv) {
   cli::add_fixtures(app, status);
   cli::add_report(app, status);
   cli::add_bench(app, status);
+  cli::add_mutate(app, status);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version

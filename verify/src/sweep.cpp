@@ -39,9 +39,12 @@ Item stopped(const Unit& unit, const Run& run, Status status, const std::string&
   return item;
 }
 
+}  // namespace
+
 std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference,
                             Yardsticks& known, int threads, const SweepOptions& sweep) {
   const RunOptions& how = sweep.run;
+  c.kernel.reset();
   try {
     c.kernel = sweep.runner(*run.kernel, c, run.convention, how);
   } catch (const std::runtime_error& error) {
@@ -65,6 +68,8 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   }
   return items;
 }
+
+namespace {
 
 std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& sweep) {
   std::vector<Record> records;

@@ -33,6 +33,11 @@ struct RunOptions {
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
                       const RunOptions& options = {});
 
+/// Runs once, as a test does that has neither poison nor red zones: memory starts as zeros, a write outside a buffer
+/// falls into a margin beside it, and nothing is checked. Throws what the kernel throws, and std::invalid_argument if
+/// it does not support the problem.
+KernelData run_unchecked(const Kernel& kernel, const Case& c, std::optional<Convention> convention);
+
 /// Something that runs kernels as run_kernel does, with its results and its exceptions; in another process, say. May be
 /// called from several threads at a time.
 using RunFunction = std::function<KernelData(const Kernel&, const Case&, std::optional<Convention>, const RunOptions&)>;
