@@ -9,6 +9,7 @@
 
 #include "cli.hpp"
 #include "mlstm/verify/case_file.hpp"
+#include "mlstm/verify/honest.hpp"
 #include "mlstm/verify/mutate.hpp"
 
 namespace mlstm::cli {
@@ -19,8 +20,8 @@ using verify::Mutant;
 struct Options {
   ProblemOptions problems;
   ThreadsOption threads;
-  std::vector<std::string> mutants;
-  std::string report;
+  std::vector<std::string> mutants, variants;
+  std::string report, honest;
   bool list = false, minimal = false, no_rules = false;
 };
 
@@ -50,6 +51,37 @@ int list_mutants(const std::vector<const Mutant*>& mutants) {
   return kOk;
 }
 
+void write_files(const std::string& report, const std::string& name, const std::string& json, const std::string& text) {
+  if (report.empty()) return;
+  const std::filesystem::path directory = report;
+  std::error_code failed;
+  std::filesystem::create_directories(directory, failed);
+  if (failed) throw verify::FileError(directory.string() + ": " + failed.message());
+  verify::write_text_file(directory / (name + ".json"), json);
+  verify::write_text_file(directory / (name + ".txt"), text);
+}
+
+int judge_honest(const Options& options) {
+  verify::HonestOptions how;
+  how.seeds = parse_integer(options.honest, "--honest", 1);
+  if (!options.problems.seed.empty())
+    how.first_seed = static_cast<std::uint64_t>(parse_integer(options.problems.seed, "--seed", 0));
+  how.kernels = select_kernels(options.variants);
+  if (options.variants.empty())
+    how.kernels.insert(how.kernels.end(), verify::specimens().begin(), verify::specimens().end());
+  if (!options.problems.dtypes.empty()) how.dtypes.clear();
+  for (const std::string& text : options.problems.dtypes) how.dtypes.push_back(parse_dtype(text, "--dtype"));
+  how.threads = options.threads.value();
+  std::optional<Progress> progress;
+  how.on_total = [&](std::int64_t total) { progress.emplace("problems", total, false); };
+  how.on_unit_done = [&] { progress->advance(0); };
+  const verify::HonestReport report = verify::run_honest(how);
+  progress.reset();
+  fmt::print("{}", verify::to_text(report));
+  write_files(options.report, "honest", verify::to_json(report), verify::to_text(report));
+  return report.exit_status();
+}
+
 int plant(const Options& options) {
   ProblemOptions problems = options.problems;
   if (problems.suite.empty() && problems.cases.empty()) problems.suite = "standard";
@@ -74,14 +106,7 @@ int plant(const Options& options) {
     fmt::print("\nThese {} of {} problems find all that were found:\n", chosen.size(), report.problems.size());
     for (const std::size_t problem : chosen) fmt::print("{}\n", verify::to_line(report.problems[problem]));
   }
-  if (!options.report.empty()) {
-    const std::filesystem::path directory = options.report;
-    std::error_code failed;
-    std::filesystem::create_directories(directory, failed);
-    if (failed) throw verify::FileError(directory.string() + ": " + failed.message());
-    verify::write_text_file(directory / "mutate.json", verify::to_json(report));
-    verify::write_text_file(directory / "mutate.txt", verify::to_text(report));
-  }
+  write_files(options.report, "mutate", verify::to_json(report), verify::to_text(report));
   return report.exit_status();
 }
 
@@ -103,8 +128,24 @@ void add_mutate(CLI::App& app, int& status) {
   command->add_flag("--minimal", options->minimal, "prints a small part of the suite that finds as many");
   command->add_flag("--no-rules", options->no_rules, "leaves out the acceptance rules of others");
   command->add_option("--report", options->report, "directory for mutate.json and mutate.txt");
+  const std::string honest_group = "False alarms";
+  auto* honest = command
+                     ->add_option("--honest", options->honest,
+                                  "instead: run kernels that are right on the random problems of so many seeds (from "
+                                  "--seed on, or 0), in all dtypes or those of --dtype; anything but PASS is an alarm")
+                     ->group(honest_group);
+  command
+      ->add_option("--variant", options->variants,
+                   "registered variants whose key matches; default: all, and the kernels that bugs are planted in")
+      ->delimiter(',')
+      ->needs(honest)
+      ->group(honest_group);
+  for (const char* name :
+       {"--suite", "--eps", "--gate", "--regime", "--shape", "--case", "--mutant", "--list", "--minimal", "--no-rules"})
+    honest->excludes(command->get_option(name));
   options->threads.add_to(*command);
-  command->callback([options, &status] { status = plant(*options); });
+  command->callback(
+      [options, &status] { status = options->honest.empty() ? plant(*options) : judge_honest(*options); });
 }
 
 }  // namespace mlstm::cli
