@@ -22,7 +22,7 @@ struct Options {
   ThreadsOption threads;
   std::vector<std::string> mutants, variants;
   std::string report, honest;
-  bool list = false, minimal = false, no_rules = false;
+  bool list = false, minimal = false, no_rules = false, exhaustive = false;
 };
 
 std::vector<const Mutant*> select_mutants(const std::vector<std::string>& globs) {
@@ -91,6 +91,7 @@ int plant(const Options& options) {
   how.specimens = verify::specimens();
   how.adapt = problems.cases.empty();
   how.threads = options.threads.value();
+  how.exhaustive = options.exhaustive;
   how.rules = !options.no_rules && options.mutants.empty();
   how.plain = find_kernel("parallel--native_eigen_ownbw");
   how.keep_items = !options.mutants.empty() && !problems.cases.empty();
@@ -126,6 +127,8 @@ void add_mutate(CLI::App& app, int& status) {
       ->delimiter(',');
   command->add_flag("--list", options->list, "lists the mutants and runs nothing");
   command->add_flag("--minimal", options->minimal, "prints a small part of the suite that finds as many");
+  command->add_flag("--exhaustive", options->exhaustive,
+                    "runs every mutant in every problem; else a mutant is done with a regime when it was found there");
   command->add_flag("--no-rules", options->no_rules, "leaves out the acceptance rules of others");
   command->add_option("--report", options->report, "directory for mutate.json and mutate.txt");
   const std::string honest_group = "False alarms";
@@ -140,8 +143,8 @@ void add_mutate(CLI::App& app, int& status) {
       ->delimiter(',')
       ->needs(honest)
       ->group(honest_group);
-  for (const char* name :
-       {"--suite", "--eps", "--gate", "--regime", "--shape", "--case", "--mutant", "--list", "--minimal", "--no-rules"})
+  for (const char* name : {"--suite", "--eps", "--gate", "--regime", "--shape", "--case", "--mutant", "--list",
+                           "--minimal", "--no-rules", "--exhaustive"})
     honest->excludes(command->get_option(name));
   options->threads.add_to(*command);
   command->callback(

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "mlstm/parallel_for.hpp"
 #include "mlstm/verify/report.hpp"
 #include "mutate_rules.hpp"
 
@@ -52,41 +53,73 @@ struct Subjects {
   }
 };
 
-/// What one unit adds to the results of one subject.
-struct UnitResult {
-  std::size_t subject;
-  std::vector<Item> items;
+/// The units of one regime, the cheapest first: most mutants are dead before the dear ones.
+struct Group {
+  std::vector<const Unit*> units;
+  std::int64_t cost = 0;
+  RuleScope scope = RuleScope::suite;
 };
+
+std::vector<Group> groups_of(const std::vector<Unit>& units, RuleScope scope) {
+  std::map<std::string, Group> by_regime;
+  for (const Unit& unit : units) {
+    if (!unit.unavailable.empty()) continue;
+    Group& group = by_regime[unit.spec.regime];
+    group.scope = scope;
+    group.units.push_back(&unit);
+    group.cost += elements_of(unit.spec.problem.shape);
+  }
+  std::vector<Group> groups;
+  for (auto& [regime, group] : by_regime) {
+    std::stable_sort(group.units.begin(), group.units.end(), [](const Unit* a, const Unit* b) {
+      return elements_of(a->spec.problem.shape) < elements_of(b->spec.problem.shape);
+    });
+    groups.push_back(std::move(group));
+  }
+  return groups;
+}
 
 class Mutation {
  public:
   Mutation(const std::vector<ProblemSpec>& specs, const MutationOptions& options)
       : options_(options), subjects_(options), results_(subjects_.kernels.size()) {
     plan_ = make_plan(subjects_.kernels, specs, options.adapt);
-    suite_units_ = plan_.units.size();
+    groups_ = groups_of(plan_.units, RuleScope::suite);
     if (options.rules) {
       board_.emplace(subjects_.kernels.size(), options.mutants.size());
-      for (Unit& unit : make_plan(subjects_.kernels, published_setting(), true).units)
-        plan_.units.push_back(std::move(unit));
-      for (std::size_t n = 0; n < plan_.units.size(); ++n) plan_.units[n].index = static_cast<std::int64_t>(n);
+      setting_ = make_plan(subjects_.kernels, published_setting(), true);
+      for (Group& group : groups_of(setting_.units, RuleScope::setting)) groups_.push_back(std::move(group));
     }
+    std::stable_sort(groups_.begin(), groups_.end(), [](const Group& a, const Group& b) { return a.cost > b.cost; });
   }
 
   MutationReport run() {
-    if (options_.on_total) options_.on_total(static_cast<std::int64_t>(plan_.units.size()));
-    for_each_unit(plan_.units, options_.threads, [&](const Unit& unit, int threads) {
-      run_unit(unit, threads);
-      const std::lock_guard lock(mutex_);
-      if (options_.on_unit_done) options_.on_unit_done();
+    std::int64_t units = 0;
+    for (const Group& group : groups_) units += static_cast<std::int64_t>(group.units.size());
+    if (options_.on_total) options_.on_total(units);
+    const int inside = groups_.size() > 1 && options_.threads != 1 ? 1 : options_.threads;
+    parallel_for(static_cast<std::int64_t>(groups_.size()), options_.threads, [&](std::int64_t n) {
+      const Group& group = groups_[static_cast<std::size_t>(n)];
+      std::vector<bool> dead(subjects_.kernels.size(), false);
+      for (const Unit* unit : group.units) {
+        run_unit(*unit, group.scope, dead, inside);
+        const std::lock_guard lock(mutex_);
+        if (options_.on_unit_done) options_.on_unit_done();
+      }
     });
     return report();
   }
 
  private:
-  bool of_suite(const Unit& unit) const { return static_cast<std::size_t>(unit.index) < suite_units_; }
-
-  void run_unit(const Unit& unit, int threads) {
-    if (!unit.unavailable.empty()) return;
+  /// Runs those that are not `dead` in this regime, and marks those that die.
+  void run_unit(const Unit& unit, RuleScope scope, std::vector<bool>& dead, int threads) {
+    const DType dtype = unit.spec.problem.dtype;
+    const auto idle = [&](std::size_t subject) {
+      return dead[subject] && !(board_ && board_->open(subject, scope, dtype));
+    };
+    if (std::all_of(unit.runs.begin(), unit.runs.end(),
+                    [&](const Run& run) { return idle(subjects_.index.at(run.kernel)); }))
+      return;
     Case c = make_case(unit.spec);
     c.name = case_name(unit.spec);
     reference::Options how;
@@ -95,34 +128,45 @@ class Mutation {
     Yardsticks known;
     const Case untouched = c;
     RuleProblem rules(untouched, reference, options_.plain, threads);
-    std::vector<UnitResult> found;
-    std::optional<Array> h;  // of the kernel whose runs these are
-    for (const Run& run : unit.runs) {
-      const std::size_t subject = subjects_.index.at(run.kernel);
-      SweepOptions sweep;
-      sweep.runner = options_.runner;
-      if (elements_of(unit.spec.problem.shape) <= kSmallProblem)
-        sweep.run.repeats = std::max(sweep.run.repeats, subjects_.repeats[subject]);
-      std::vector<Item> items = judge_run(unit, run, c, reference, known, threads, sweep);
-      if (board_) {
-        if (run.judge_outputs) h.reset();
-        try_rules(unit, run, subject, std::any_of(items.begin(), items.end(), kills), c, h, rules);
+    for (std::size_t n = 0; n < unit.runs.size();) {
+      std::size_t end = n;  // of the runs of one kernel, which follow each other
+      while (end < unit.runs.size() && unit.runs[end].kernel == unit.runs[n].kernel) ++end;
+      const std::size_t subject = subjects_.index.at(unit.runs[n].kernel);
+      std::vector<Item> items;
+      std::optional<Array> h;
+      for (; n < end; ++n) {
+        const Run& run = unit.runs[n];
+        c.kernel.reset();
+        if (!dead[subject]) {
+          std::vector<Item> more = judge_run(unit, run, c, reference, known, threads, sweep_of(unit, subject));
+          if (board_) board_->add_verdict(subject, scope, std::any_of(more.begin(), more.end(), kills));
+          std::move(more.begin(), more.end(), std::back_inserter(items));
+        }
+        if (board_ && board_->open(subject, scope, dtype)) try_rules(run, scope, subject, c, h, rules);
       }
-      if (!of_suite(unit)) continue;
-      if (found.empty() || found.back().subject != subject) found.push_back({subject, {}});
-      std::move(items.begin(), items.end(), std::back_inserter(found.back().items));
+      if (items.empty()) continue;
+      // Honest kernels run everywhere.
+      if (!options_.exhaustive && subject < options_.mutants.size())
+        dead[subject] = std::any_of(items.begin(), items.end(), kills);
+      if (scope == RuleScope::setting) continue;
+      const std::lock_guard lock(mutex_);
+      add(unit, subject, std::move(items));
     }
-    const std::lock_guard lock(mutex_);
-    for (UnitResult& result : found) add(unit, result);
   }
 
-  void try_rules(const Unit& unit, const Run& run, std::size_t subject, bool rejected, const Case& c,
-                 std::optional<Array>& h, RuleProblem& rules) {
-    const RuleScope scope = of_suite(unit) ? RuleScope::suite : RuleScope::setting;
-    board_->add_verdict(subject, scope, rejected);
+  SweepOptions sweep_of(const Unit& unit, std::size_t subject) const {
+    SweepOptions sweep;
+    sweep.runner = options_.runner;
+    if (elements_of(unit.spec.problem.shape) <= kSmallProblem)
+      sweep.run.repeats = std::max(sweep.run.repeats, subjects_.repeats[subject]);
+    return sweep;
+  }
+
+  void try_rules(const Run& run, RuleScope scope, std::size_t subject, const Case& c, std::optional<Array>& h,
+                 RuleProblem& rules) {
     std::optional<KernelData> unchecked;
     const KernelData* data = c.kernel ? &*c.kernel : nullptr;
-    if (data == nullptr) {  // a test without our checks would have seen something
+    if (data == nullptr) {  // not judged, or stopped by a check that others do not have
       try {
         unchecked = run_unchecked(*run.kernel, rules.problem_case(), run.convention);
         data = &*unchecked;
@@ -133,13 +177,13 @@ class Mutation {
     board_->add(subject, run, scope, data, h ? &*h : nullptr, rules);
   }
 
-  void add(const Unit& unit, UnitResult& result) {
-    MutantResult& mine = results_[result.subject];
+  void add(const Unit& unit, std::size_t subject, std::vector<Item> items) {
+    MutantResult& mine = results_[subject];
     auto& checks = mine.by_regime[unit.spec.regime];
     Outcome outcome;
     outcome.problem = unit.index;
     const Item* telling = nullptr;
-    for (const Item& item : result.items) {
+    for (const Item& item : items) {
       Tally& tally = checks[check_of(item)];
       if (has_number(item))
         tally.add(kills(item));
@@ -154,11 +198,10 @@ class Mutation {
       outcome.finding = describe(*telling);
     }
     mine.outcomes.push_back(std::move(outcome));
-    runs_[{result.subject, unit.spec.regime}] += std::count_if(unit.runs.begin(), unit.runs.end(), [&](const Run& run) {
-      return run.kernel == subjects_.kernels[result.subject];
-    });
-    const bool honest = result.subject >= options_.mutants.size();
-    for (Item& item : result.items) {
+    runs_[{subject, unit.spec.regime}] += std::count_if(
+        unit.runs.begin(), unit.runs.end(), [&](const Run& run) { return run.kernel == subjects_.kernels[subject]; });
+    const bool honest = subject >= options_.mutants.size();
+    for (Item& item : items) {
       if (honest) verdicts_.add(kills(item));
       if (kills(item) && (honest || options_.keep_items)) mine.failures.push_back(std::move(item));
     }
@@ -166,7 +209,7 @@ class Mutation {
 
   MutationReport report() {
     MutationReport report;
-    for (std::size_t n = 0; n < suite_units_; ++n) report.problems.push_back(plan_.units[n].spec);
+    for (const Unit& unit : plan_.units) report.problems.push_back(unit.spec);
     std::vector<bool> counted;
     for (std::size_t n = 0; n < results_.size(); ++n) {
       MutantResult& result = results_[n];
@@ -195,8 +238,8 @@ class Mutation {
 
   const MutationOptions& options_;
   Subjects subjects_;
-  Plan plan_;
-  std::size_t suite_units_ = 0;  ///< the units after these are the published setting
+  Plan plan_, setting_;
+  std::vector<Group> groups_;
   std::optional<RuleBoard> board_;
   std::mutex mutex_;
   std::vector<MutantResult> results_;

@@ -19,8 +19,6 @@ std::string_view name_of(RuleScope scope) {
       return "setting";
     case RuleScope::suite:
       return "suite";
-    case RuleScope::suite_all_dtypes:
-      return "suite_all_dtypes";
   }
   return "";
 }
@@ -116,18 +114,15 @@ std::string checks_text(const MutationReport& report) {
 std::string rules_text(const MutationReport& report) {
   if (report.rules.empty()) return {};
   std::string text =
-      "What acceptance rules find, and how often they reject an honest kernel. Setting: one shape with gate offsets 0, "
-      "as "
-      "in published tests.\n"
-      "Suite: these problems, in the dtypes in which a rule's authors use it, and in all dtypes.\n\n";
-  text += fmt::format("{:<24}{:>12}{:>12}{:>12}   {:>16}{:>16}{:>16}\n", "", "", "found", "", "", "false alarms", "");
-  text += fmt::format("{:<24}{:>12}{:>12}{:>12}   {:>16}{:>16}{:>16}\n", "rule", "setting", "suite", "all dtypes",
-                      "setting", "suite", "all dtypes");
+      "What acceptance rules find, and how often they reject a run of an honest kernel, in the dtypes in which their "
+      "authors use them:\nin one shape with gate offsets 0, as in published tests (setting), and in these problems\n\n";
+  text += fmt::format("{:<24}{:^26}  {:^36}\n", "", "mutants found", "honest runs rejected");
+  text += fmt::format("{:<24}{:>13}{:>13}  {:>18}{:>18}\n", "rule", "setting", "suite", "setting", "suite");
   for (const RuleResult& rule : report.rules) {
     text += fmt::format("{:<24}", rule.name);
-    for (const RuleScope scope : kRuleScopes) text += fmt::format("{:>12}", fraction(rate(rule.mutants, scope)));
-    text += "   ";
-    for (const RuleScope scope : kRuleScopes) text += fmt::format("{:>16}", fraction(rate(rule.specimens, scope)));
+    for (const RuleScope scope : kRuleScopes) text += fmt::format("{:>13}", fraction(rate(rule.mutants, scope)));
+    text += "  ";
+    for (const RuleScope scope : kRuleScopes) text += fmt::format("{:>18}", fraction(rate(rule.specimens, scope)));
     text += "\n";
   }
   text += "\n";

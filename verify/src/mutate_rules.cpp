@@ -7,13 +7,6 @@
 namespace mlstm::verify {
 namespace {
 
-// A problem of the suite counts for the rule's own dtypes, if it has one of those, and for all dtypes.
-std::vector<RuleScope> scopes_of(RuleScope scope, bool own_dtype) {
-  if (scope == RuleScope::setting) return own_dtype ? std::vector{RuleScope::setting} : std::vector<RuleScope>{};
-  if (!own_dtype) return {RuleScope::suite_all_dtypes};
-  return {RuleScope::suite, RuleScope::suite_all_dtypes};
-}
-
 constexpr std::string_view kVerifier = "mlstm verify";
 
 }  // namespace
@@ -60,25 +53,26 @@ std::size_t RuleBoard::place(std::size_t kernel, std::size_t rule, RuleScope sco
   return (kernel * rules_ + rule) * kRuleScopes.size() + static_cast<std::size_t>(scope);
 }
 
-bool RuleBoard::needed(std::size_t kernel, std::size_t rule, RuleScope scope, bool own_dtype) const {
-  if (kernel >= first_specimen_) return true;
-  const std::vector<RuleScope> scopes = scopes_of(scope, own_dtype);
-  return std::any_of(scopes.begin(), scopes.end(),
-                     [&](RuleScope s) { return !rejected_[place(kernel, rule, s)].load(); });
+bool RuleBoard::needed(std::size_t kernel, std::size_t rule, RuleScope scope, DType dtype) const {
+  const std::vector<DType>& dtypes = acceptance_rules()[rule - 1].dtypes;
+  return std::find(dtypes.begin(), dtypes.end(), dtype) != dtypes.end() &&
+         (kernel >= first_specimen_ || !rejected_[place(kernel, rule, scope)].load());
 }
 
-void RuleBoard::record(std::size_t kernel, std::size_t rule, RuleScope scope, bool own_dtype, bool rejected) {
-  for (const RuleScope s : scopes_of(scope, own_dtype)) {
-    if (rejected) rejected_[place(kernel, rule, s)] = true;
-    if (kernel < first_specimen_) continue;
-    const std::lock_guard lock(mutex_);
-    specimens_[{rule, s}].add(rejected);
-  }
+bool RuleBoard::open(std::size_t kernel, RuleScope scope, DType dtype) const {
+  for (std::size_t rule = 1; rule < rules_; ++rule)
+    if (needed(kernel, rule, scope, dtype)) return true;
+  return false;
 }
 
-void RuleBoard::add_verdict(std::size_t kernel, RuleScope scope, bool rejected) {
-  record(kernel, 0, scope, true, rejected);
+void RuleBoard::record(std::size_t kernel, std::size_t rule, RuleScope scope, bool rejected) {
+  if (rejected) rejected_[place(kernel, rule, scope)] = true;
+  if (kernel < first_specimen_) return;
+  const std::lock_guard lock(mutex_);
+  specimens_[{rule, scope}].add(rejected);
 }
+
+void RuleBoard::add_verdict(std::size_t kernel, RuleScope scope, bool rejected) { record(kernel, 0, scope, rejected); }
 
 void RuleBoard::add(std::size_t kernel, const Run& run, RuleScope scope, const KernelData* data, const Array* h,
                     RuleProblem& problem) {
@@ -92,10 +86,9 @@ void RuleBoard::add(std::size_t kernel, const Run& run, RuleScope scope, const K
   bool loss_tried = false;
   for (std::size_t n = 1; n < rules_; ++n) {
     const Rule& rule = acceptance_rules()[n - 1];
-    const bool own_dtype = std::find(rule.dtypes.begin(), rule.dtypes.end(), p.dtype) != rule.dtypes.end();
-    if (scopes_of(scope, own_dtype).empty() || !needed(kernel, n, scope, own_dtype)) continue;
+    if (!needed(kernel, n, scope, p.dtype)) continue;
     if (data == nullptr) {  // an exception fails any test
-      record(kernel, n, scope, own_dtype, true);
+      record(kernel, n, scope, true);
       continue;
     }
     if (rule.needs_plain && input.plain == nullptr) input.plain = problem.plain(run.convention);
@@ -113,7 +106,7 @@ void RuleBoard::add(std::size_t kernel, const Run& run, RuleScope scope, const K
       }
       rejected = !loss_run || !rule.accepts(input);
     }
-    record(kernel, n, scope, own_dtype, rejected);
+    record(kernel, n, scope, rejected);
   }
 }
 

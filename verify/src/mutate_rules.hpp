@@ -47,6 +47,8 @@ class RuleBoard {
   /// `kernels` are numbered by the caller; those from `first_specimen` on are honest.
   RuleBoard(std::size_t kernels, std::size_t first_specimen);
 
+  /// Whether a run in this dtype could tell anything new.
+  bool open(std::size_t kernel, RuleScope scope, DType dtype) const;
   /// Tries every rule that may still learn something on one run: `data` is what the kernel gave unchecked (null if it
   /// threw), `h` its output (null if it gave none).
   void add(std::size_t kernel, const Run& run, RuleScope scope, const KernelData* data, const Array* h,
@@ -58,8 +60,8 @@ class RuleBoard {
   std::vector<RuleResult> results(const std::vector<bool>& counted) const;
 
  private:
-  bool needed(std::size_t kernel, std::size_t rule, RuleScope scope, bool own_dtype) const;
-  void record(std::size_t kernel, std::size_t rule, RuleScope scope, bool own_dtype, bool rejected);
+  bool needed(std::size_t kernel, std::size_t rule, RuleScope scope, DType dtype) const;
+  void record(std::size_t kernel, std::size_t rule, RuleScope scope, bool rejected);
   std::size_t place(std::size_t kernel, std::size_t rule, RuleScope scope) const;
 
   std::size_t kernels_, first_specimen_, rules_;  // rule 0 is the verifier

@@ -42,15 +42,15 @@ std::string check_of(const Item& item);
 struct MutantResult {
   const Mutant* mutant = nullptr;  ///< null for a specimen
   const Kernel* kernel = nullptr;
-  std::vector<Outcome> outcomes;                                  ///< one per problem that it supports, in plan order
+  std::vector<Outcome> outcomes;                                  ///< one per problem that was run, in plan order
   std::map<std::string, std::map<std::string, Tally>> by_regime;  ///< regime -> check -> kills of runs
   std::vector<Item> failures;                                     ///< of a specimen, or if MutationOptions::keep_items
   bool detected() const;
 };
 
-/// The problems in which a rule was tried.
-enum class RuleScope { setting, suite, suite_all_dtypes };
-inline constexpr std::array kRuleScopes{RuleScope::setting, RuleScope::suite, RuleScope::suite_all_dtypes};
+/// The problems in which a rule is tried, in the dtypes in which its authors use it: published_setting(), or the suite.
+enum class RuleScope { setting, suite };
+inline constexpr std::array kRuleScopes{RuleScope::setting, RuleScope::suite};
 
 /// What one acceptance rule finds.
 struct RuleResult {
@@ -86,6 +86,9 @@ struct MutationOptions {
   /// Also tries acceptance_rules(). FlashAttention's compares with `plain`, a plain program that takes every dtype.
   bool rules = false;
   const Kernel* plain = nullptr;
+  /// Runs every mutant in every problem. Else a mutant is done with a regime when a problem of it, tried in the order
+  /// of their sizes, has killed it; what is detected is the same.
+  bool exhaustive = false;
   bool keep_items = false;                     ///< keep what failed, for a report on a few mutants
   std::function<void(std::int64_t)> on_total;  ///< number of units, before the first
   std::function<void()> on_unit_done;          ///< one call at a time
