@@ -33,6 +33,7 @@ void add_gradcheck(CLI::App& app, int& status);
 void add_fixtures(CLI::App& app, int& status);
 void add_report(CLI::App& app, int& status);
 void add_bench(CLI::App& app, int& status);
+void add_mutate(CLI::App& app, int& status);
 void add_worker(CLI::App& app, int& status);
 
 /// Prints "mlstm: <message>" as one line on stderr.
@@ -115,8 +116,9 @@ struct ExplainArguments {
 /// How far a sweep has come: a bar on a terminal, a line now and then elsewhere. On stderr.
 class Progress {
  public:
-  /// `what` is counted, e.g. "problems". Nothing is shown if `total` is small and stderr is no terminal.
-  Progress(std::string what, std::int64_t total);
+  /// `what` is counted, e.g. "problems". Nothing is shown if `total` is small and stderr is no terminal. Without
+  /// `count_failures` only progress is said: failures are what a command looks for.
+  Progress(std::string what, std::int64_t total, bool count_failures = true);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -128,7 +130,7 @@ class Progress {
 
   std::string what_;
   std::int64_t total_, done_ = 0, failures_ = 0, lines_ = 0;
-  bool terminal_;
+  bool count_failures_, terminal_;
 };
 
 }  // namespace mlstm::cli

@@ -44,6 +44,7 @@ int run(int argc, char** argv) {
   cli::add_fixtures(app, status);
   cli::add_report(app, status);
   cli::add_bench(app, status);
+  cli::add_mutate(app, status);
   cli::add_worker(app, status);
   try {
     app.parse(argc, argv);

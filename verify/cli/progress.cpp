@@ -20,8 +20,8 @@ int terminal_width() {
 
 }  // namespace
 
-Progress::Progress(std::string what, std::int64_t total)
-    : what_(std::move(what)), total_(total), terminal_(isatty(STDERR_FILENO) == 1) {
+Progress::Progress(std::string what, std::int64_t total, bool count_failures)
+    : what_(std::move(what)), total_(total), count_failures_(count_failures), terminal_(isatty(STDERR_FILENO) == 1) {
   if (terminal_ && total_ > 0) draw();
 }
 
@@ -36,12 +36,14 @@ void Progress::advance(std::int64_t failures) {
     draw();
   } else if (total_ >= 2 * kLines && done_ * kLines / total_ > lines_) {
     lines_ = done_ * kLines / total_;
-    fmt::print(stderr, "{} of {} {} done, {} tensors did not pass\n", done_, total_, what_, failures_);
+    fmt::print(stderr, "{} of {} {} done{}\n", done_, total_, what_,
+               count_failures_ ? fmt::format(", {} tensors did not pass", failures_) : "");
   }
 }
 
 void Progress::draw() const {
-  const std::string text = fmt::format(" {}/{} {}, {} did not pass", done_, total_, what_, failures_);
+  const std::string text = fmt::format(" {}/{} {}{}", done_, total_, what_,
+                                       count_failures_ ? fmt::format(", {} did not pass", failures_) : "");
   const auto room = std::clamp<std::int64_t>(terminal_width() - static_cast<std::int64_t>(text.size()) - 3, 0, 40);
   const auto filled = static_cast<std::size_t>(room * done_ / std::max<std::int64_t>(total_, 1));
   const std::string bar = std::string(filled, '#') + std::string(static_cast<std::size_t>(room) - filled, '-');

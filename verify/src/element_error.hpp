@@ -20,8 +20,8 @@ inline ElementError error_of_element(double value, double expected, double allow
   ElementError result;
   double error = std::abs(value - expected);
   // Beyond the largest number of the dtype an infinity is the right answer.
-  const bool infinite = std::isinf(expected) || std::isinf(round_to(storage, expected));
-  if (infinite && std::isinf(value) && std::signbit(value) == std::signbit(expected)) error = 0;
+  if (std::isinf(value) && std::signbit(value) == std::signbit(expected) && std::isinf(round_to(storage, expected)))
+    error = 0;
   if (std::isnan(error)) error = infinity;
   double ratio = error == 0 ? 0 : error / allowed;
   if (!std::isfinite(allowed) && !std::isinf(expected)) {

@@ -46,8 +46,10 @@ bool would_pass(const Array& values, const Array& reference, const Array& bound)
   return compare(values, reference, bound, DType::float64).error_ratio <= 1;
 }
 
-Item judge_tensor(const std::string& tensor, const Array& values, const Array& reference, const Array& bound,
-                  DType storage) {
+/// Judges `values` of `tensor` within the bound named `key`.
+Item judge_tensor(const std::string& tensor, const Array& values, const Array& reference, Yardstick& yardstick,
+                  const std::string& key, DType storage) {
+  const Array& bound = yardstick.bounds.at(key);
   Item item;
   item.tensor = tensor;
   const Comparison result = compare(values, reference, bound, storage);
@@ -69,7 +71,9 @@ Item judge_tensor(const std::string& tensor, const Array& values, const Array& r
   }
   const bool has_time_axis = reference.dimension() >= 3 && tensor != "c_last" && tensor != "n_last" &&
                              tensor != "dc_initial" && tensor != "dn_initial";
-  item.hides = hidden_wrong_answers(reference, bound, has_time_axis);
+  const auto [hides, is_new] = yardstick.hides.try_emplace(key);
+  if (is_new) hides->second = hidden_wrong_answers(reference, bound, has_time_axis);
+  item.hides = hides->second;
   if (std::all_of(reference.begin(), reference.end(), [](double x) { return x == 0; }))
     add_note(item, "trivial: zero by definition");
   else if (std::find(item.hides.begin(), item.hides.end(), "zero") != item.hides.end())
@@ -105,8 +109,9 @@ void add_picture(Item& item, const Case& c, const Array& values, const Array& re
     item.detail->picture = picture_of(item.tensor, values, reference, bound, item.detail->storage);
 }
 
-GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, const TensorMap& bounds,
+GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, Yardstick& yardstick,
                                  Convention convention) {
+  const TensorMap& bounds = yardstick.bounds;
   const std::string prefix = std::string(to_string(convention)) + "/";
   const TensorMap& expected = convention == Convention::exact ? reference.exact : reference.detached;
   const Array& open_rows = bounds.at(prefix + "open_rows");
@@ -119,8 +124,8 @@ GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, 
     if (found == c.kernel->gradients.end()) continue;
     const DType storage = storage_dtype(name, c.problem);
     const bool straddling = name == "f" && declares_straddling(*c.kernel);
-    Item item = judge_tensor("d" + name, found->second, expected.at(name),
-                             bounds.at(bound_name(*c.kernel, "d" + name, to_string(convention))), storage);
+    Item item = judge_tensor("d" + name, found->second, expected.at(name), yardstick,
+                             bound_name(*c.kernel, "d" + name, to_string(convention)), storage);
     item.convention = to_string(convention);
     if (name == "f" && !straddling && item.status == Status::PASS) {
       const double tight =
@@ -162,10 +167,10 @@ void note_other_convention(GradientVerdicts& judged, const GradientVerdicts& oth
   }
 }
 
-std::vector<Item> judge_gradient_set(const Case& c, const ReferenceData& reference, const TensorMap& bounds,
+std::vector<Item> judge_gradient_set(const Case& c, const ReferenceData& reference, Yardstick& yardstick,
                                      const JudgeOptions& options) {
-  GradientVerdicts exact = judge_gradients(c, reference, bounds, Convention::exact);
-  GradientVerdicts detached = judge_gradients(c, reference, bounds, Convention::detached);
+  GradientVerdicts exact = judge_gradients(c, reference, yardstick, Convention::exact);
+  GradientVerdicts detached = judge_gradients(c, reference, yardstick, Convention::detached);
   const std::optional<Convention> fixed = options.convention ? options.convention : c.kernel->convention;
   bool take_exact = false;
   if (fixed)
@@ -182,7 +187,7 @@ std::vector<Item> judge_gradient_set(const Case& c, const ReferenceData& referen
     const std::string name = item.tensor.substr(1);
     const Convention convention = take_exact ? Convention::exact : Convention::detached;
     add_picture(item, c, c.kernel->gradients.at(name), expected.at(name),
-                bounds.at(bound_name(*c.kernel, "d" + name, to_string(convention))), options);
+                yardstick.bounds.at(bound_name(*c.kernel, "d" + name, to_string(convention))), options);
   }
   if (!fixed)
     for (Item& item : taken.items) {
@@ -270,19 +275,25 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
   if (!c.kernel) throw std::invalid_argument("judge: case " + c.name + " holds no /kernel");
   Precision precision = precision_of(c);
   if (options.operand_dtype) precision.operand = *options.operand_dtype;
-  const TensorMap bounds = error_bounds(c, reference, precision, options.threads);
+  Yardsticks unshared;
+  Yardsticks& known = options.known != nullptr ? *options.known : unshared;
+  if (!known.contains(precision))
+    known[precision] = {.bounds = error_bounds(c, reference, precision, options.threads), .hides = {}};
+  Yardstick& yardstick = known.at(precision);
 
   std::vector<Item> items;
   for (const std::string& name : output_names(c.problem))
     if (const auto found = c.kernel->outputs.find(name); found != c.kernel->outputs.end()) {
-      const Array &expected = reference.outputs.at(name), &bound = bounds.at(name);
-      items.push_back(judge_tensor(name, found->second, expected, bound, storage_dtype(name, c.problem)));
-      add_picture(items.back(), c, found->second, expected, bound, options);
+      const Array& expected = reference.outputs.at(name);
+      items.push_back(judge_tensor(name, found->second, expected, yardstick, name, storage_dtype(name, c.problem)));
+      add_picture(items.back(), c, found->second, expected, yardstick.bounds.at(name), options);
     }
   if (!c.cotangents.empty())
-    for (Item& item : judge_gradient_set(c, reference, bounds, options)) items.push_back(std::move(item));
-  for (Item& item : items)
-    if (item.status == Status::FAIL) item.explanation = explain_tensor(judged_tensor(c, reference, bounds, item));
+    for (Item& item : judge_gradient_set(c, reference, yardstick, options)) items.push_back(std::move(item));
+  if (options.explain)
+    for (Item& item : items)
+      if (item.status == Status::FAIL)
+        item.explanation = explain_tensor(judged_tensor(c, reference, yardstick.bounds, item));
   if (options.require_all) {
     const auto require = [&](const TensorMap& held, const std::string& name, const std::string& tensor) {
       if (held.contains(name)) return;

@@ -20,6 +20,7 @@ namespace {
 // What fills all memory before a run. 0xff repeated is NaN in every dtype; 0x3c repeated is a finite number in every
 // dtype (1.06 in float16, 0.011 in bfloat16 and float32), for code whose comparisons happen to drop NaN.
 constexpr std::byte kNaN{0xff}, kFinite{0x3c};
+constexpr std::byte kZero{0};  // of run_unchecked: what fresh memory often holds
 
 using Bytes = std::vector<std::byte>;
 using Results = std::map<std::string, Bytes>;  // outputs by name, gradients by "d" + name
@@ -105,22 +106,24 @@ void set_inputs(Args& args, const std::map<std::string, const void*>& inputs) {
 /// One forward call and, with a convention, one backward call in fresh memory.
 class Run {
  public:
+  /// Without `checked` memory is filled and has its zones all the same, but nothing is looked for.
   Run(const Kernel& kernel, const Problem& problem, const Packed& packed, std::optional<Convention> convention,
-      DeviceMemory& memory, std::optional<std::byte> fill)
+      DeviceMemory& memory, std::optional<std::byte> fill, bool checked)
       : kernel_(kernel),
         problem_(problem),
         packed_(packed),
         convention_(convention),
         memory_(memory),
         buffers_(memory, fill),
-        guarded_(fill.has_value()) {
+        guarded_(fill.has_value()),
+        checked_(checked) {
     for (const std::string& name : input_names(problem)) inputs_[name] = buffers_.add_constant(name, packed.at(name));
   }
 
   Results results() {
     forward();
     if (convention_) backward();
-    buffers_.check_constants();
+    if (checked_) buffers_.check_constants();
     Results results;
     for (const std::string& name : written_) results[name] = buffers_.take(name);
     return results;
@@ -151,7 +154,7 @@ class Run {
     args.stream = memory_.stream();
     h_ = args.h;
     kernel_.forward(problem_, args);
-    buffers_.check_zones();
+    finish();
   }
 
   void backward() {
@@ -184,7 +187,14 @@ class Run {
     args.workspace = add_scratch("workspace of backward", kernel_.workspace_size(problem_, true));
     args.stream = memory_.stream();
     kernel_.backward(problem_, args);
-    buffers_.check_zones();
+    finish();
+  }
+
+  void finish() {
+    if (checked_)
+      buffers_.check_zones();
+    else
+      memory_.synchronize();
   }
 
   const Kernel& kernel_;
@@ -193,7 +203,7 @@ class Run {
   std::optional<Convention> convention_;
   DeviceMemory& memory_;
   Buffers buffers_;
-  bool guarded_;
+  bool guarded_, checked_;
   std::map<std::string, const void*> inputs_;
   std::vector<std::string> written_;
   void *h_ = nullptr, *saved_ = nullptr;
@@ -285,8 +295,11 @@ KernelData declared_data(const VariantInfo& info, const Problem& problem, std::o
 
 std::string unavailable(const Kernel& kernel) { return unavailable(kernel.info().device); }
 
-KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
-                      const RunOptions& options) {
+namespace {
+
+/// run_kernel, or run_unchecked without `options`.
+KernelData run_case(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
+                    const RunOptions* options) {
   validate(c);
   if (c.cotangents.empty()) convention.reset();
   require_supported(kernel, c, convention);
@@ -294,14 +307,14 @@ KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convent
   DeviceMemory& memory = *memory_of(info.device);
   const Packed packed = pack_all(c, convention.has_value());
   const auto run = [&](std::optional<std::byte> fill) {
-    return Run(kernel, c.problem, packed, convention, memory, fill).results();
+    return Run(kernel, c.problem, packed, convention, memory, fill, options != nullptr).results();
   };
   Results results;
   try {
     static std::mutex one_device;  // runs side by side would compete for its memory
     std::unique_lock lock(one_device, std::defer_lock);
     if (info.device == Device::cuda) lock.lock();
-    results = consistent_results(run, c.problem, options);
+    results = options != nullptr ? consistent_results(run, c.problem, *options) : run(kZero);
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(info.key() + ": " + error.what());
   }
@@ -314,6 +327,17 @@ KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convent
     tensors[tensor] = unpack(bytes, storage_dtype(tensor, c.problem), shape_of(tensor, c.problem.shape));
   }
   return data;
+}
+
+}  // namespace
+
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
+                      const RunOptions& options) {
+  return run_case(kernel, c, convention, &options);
+}
+
+KernelData run_unchecked(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {
+  return run_case(kernel, c, convention, nullptr);
 }
 
 }  // namespace mlstm::verify

@@ -59,19 +59,19 @@ Item why_stopped(const Unit& unit, const Run& run, const RunOptions& how) {
   }
 }
 
-std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference, int threads,
-                            const SweepOptions& sweep, const PictureKeeper& keeper) {
+}  // namespace
+
+std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference,
+                            JudgeOptions judging, const SweepOptions& sweep) {
+  c.kernel.reset();
   try {
     c.kernel = sweep.runner(*run.kernel, c, run.convention, sweep.run);
   } catch (...) {
     return {why_stopped(unit, run, sweep.run)};
   }
   if (!run.judge_outputs) c.kernel->outputs.clear();
-  JudgeOptions options;
-  options.convention = run.convention;
-  options.threads = threads;
-  options.wants_picture = [&](const Item& item) { return keeper.wants(item, c.problem.dtype, unit.index); };
-  std::vector<Item> items = judge(c, reference, options);
+  judging.convention = run.convention;
+  std::vector<Item> items = judge(c, reference, judging);
   for (Item& item : items) {
     item.variant = run.kernel->info().key();
     item.case_name = c.name;
@@ -79,6 +79,8 @@ std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const Ref
   }
   return items;
 }
+
+namespace {
 
 std::vector<Item> check_unit(const Unit& unit, int threads, const SweepOptions& sweep) {
   const Run& run = unit.runs.front();
@@ -111,8 +113,13 @@ std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& 
     reference::Options options;
     options.threads = threads;
     const ReferenceData reference = evaluate_reference(c, options);
+    Yardsticks known;
+    JudgeOptions judging;
+    judging.threads = threads;
+    judging.known = &known;
+    judging.wants_picture = [&](const Item& item) { return keeper.wants(item, c.problem.dtype, unit.index); };
     for (; next < unit.runs.size(); ++next)
-      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, threads, sweep, keeper)) add(item);
+      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, judging, sweep)) add(item);
   } catch (const std::exception& error) {
     for (; next < unit.runs.size(); ++next) add(stopped(unit, unit.runs[next], Status::ERROR, error.what()));
   }

@@ -40,6 +40,9 @@ constexpr Format format_of(DType dtype) {
   throw std::logic_error("format_of: unknown DType");
 }
 
+/// 2^n for the n of normal numbers.
+constexpr double power_of_two(int n) { return std::bit_cast<double>(static_cast<std::uint64_t>(n + 1023) << 52); }
+
 }  // namespace
 
 std::string_view to_string(DType dtype) {
@@ -93,8 +96,8 @@ double round_to(DType dtype, double value) {
   std::uint64_t kept = drop == 64 ? 0 : significand >> drop;
   const std::uint64_t tail = significand & ((half << 1) - 1);
   if (tail > half || (tail == half && (kept & 1))) ++kept;
-  const double magnitude = std::ldexp(static_cast<double>(kept), exponent - 52 + drop);
-  const double largest = std::ldexp(2.0 - std::ldexp(1.0, 1 - format.precision), format.max_exponent);
+  const double magnitude = static_cast<double>(kept) * power_of_two(exponent - 52 + drop);
+  const double largest = (2.0 - power_of_two(1 - format.precision)) * power_of_two(format.max_exponent);
   const double result = magnitude > largest ? std::numeric_limits<double>::infinity() : magnitude;
   return sign != 0 ? -result : result;
 }

@@ -2,6 +2,7 @@
 // Per-element forward error bounds for mLSTM outputs and gradients. The model and its derivation: verify/BOUNDS.md.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 
 #include "mlstm/verify/case.hpp"
@@ -15,6 +16,8 @@ struct Precision {
   DType state = DType::float32;    ///< what chunk states and last states are kept in
   DType saved = DType::float32;    ///< what m and d are saved in for the backward pass
   std::int64_t window = 64;        ///< steps after which sums of gates restart: 1 recurrent, L chunkwise, S parallel
+
+  auto operator<=>(const Precision&) const = default;
 };
 
 /// What `c` was computed with: its dtype, its chunk size and what /kernel declares (module by the variant's key,

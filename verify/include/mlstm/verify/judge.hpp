@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,14 +36,27 @@ struct Item {
   std::string explanation;
 };
 
+/// What judging one problem at one precision takes beside the reference.
+struct Yardstick {
+  TensorMap bounds;                                       ///< error_bounds
+  std::map<std::string, std::vector<std::string>> hides;  ///< hidden_wrong_answers, by key of `bounds`
+};
+
+/// The yardsticks of one problem. judge() adds those that it lacks.
+using Yardsticks = std::map<Precision, Yardstick>;
+
 struct JudgeOptions {
   std::optional<Convention> convention;  ///< judge gradients under this one; absent: as declared, else the better fit
   std::optional<DType> operand_dtype;    ///< overrides the declaration
   bool require_all = false;              ///< an absent output or gradient is a FAIL
   int threads = 0;                       ///< for the bounds; 0: one per core
+  /// Whether failures get an explanation (Item::explanation).
+  bool explain = true;
   /// Whether the item, of which variant, tensor, convention and error_ratio are set, gets a picture of its errors (for
   /// an undeclared convention it is the one that fits better). Absent: no item does.
   std::function<bool(const Item&)> wants_picture;
+  /// Keeps what is computed for the next kernel that is judged on the same problem. For one thread at a time.
+  Yardsticks* known = nullptr;
 };
 
 /// Largest error of `values` against `reference` over `bound`, element by element.

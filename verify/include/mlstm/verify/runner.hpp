@@ -35,6 +35,11 @@ struct RunOptions {
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
                       const RunOptions& options = {});
 
+/// Runs once, as a test does that has neither poison nor red zones: memory starts as zeros, a write outside a buffer
+/// falls into a margin beside it, and nothing is checked. Throws what the kernel throws, and std::invalid_argument if
+/// it does not support the problem.
+KernelData run_unchecked(const Kernel& kernel, const Case& c, std::optional<Convention> convention);
+
 /// A result without its tensors: what a run of this variant says of itself by what the variant declares.
 KernelData declared_data(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention);
 

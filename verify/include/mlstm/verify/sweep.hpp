@@ -116,6 +116,11 @@ struct SweepOptions {
 /// results that differ from run to run are FAIL, anything else that stops a run is an ERROR.
 std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions& options);
 
+/// One run of a unit, judged as `judging` says, but under the run's convention; c.kernel then holds what it gave, or
+/// nothing if it was stopped. `reference` is that of the problem. Never throws for what a kernel does (see run_sweep).
+std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference,
+                            JudgeOptions judging, const SweepOptions& options);
+
 /// Calls body(unit, threads to use) for every unit: small ones side by side, large ones one after the other.
 void for_each_unit(const std::vector<Unit>& units, int threads, const std::function<void(const Unit&, int)>& body);
 
