@@ -280,6 +280,17 @@ class ReportInBrowser(unittest.TestCase):
                           "return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size")
         self.assertGreater(colours, 10)
 
+    def test_scripts_say_where_the_worst_element_is_as_the_static_page_does(self):
+        self.open(self.captures)
+        same = self.js("return [...document.querySelectorAll('details.failure > .card')].map((c) => {"
+                       "const of = (card) => [...card.querySelectorAll('dl > div')].filter((d) => /Element|Got|Expected|Bound|Shape/.test(d.textContent)).map((d) => d.textContent);"
+                       "const row = document.querySelector(`.worst tr[data-item='${c.dataset.item}']`); row.querySelector('button').click();"
+                       "return [of(c), of(row.nextElementSibling.querySelector('.card'))]; })")
+        self.assertGreater(len(same), 5)
+        for static, scripted in same:
+            self.assertEqual(static, scripted)
+            self.assertEqual(len(static), 5)
+
     def test_worst_elements_open_with_the_keyboard(self):
         self.open(self.captures)
         self.all("details.worst")[0].find_element(By.CSS_SELECTOR, "summary").send_keys(Keys.ENTER)

@@ -2,7 +2,7 @@
 // The data of the report, and how to make elements. Texts from files become text nodes, never markup.
 //
 // An item is an array: [0 variant, 1 case, 2 tensor, 3 convention, 4 status (places in their tables), 5 error_ratio
-// (number, "inf", or null), 6 max_abs_error, 7 rel_frobenius, 8 repro, 9 note (places), 10 where the worst element is,
+// (number, "inf", or null), 6 max_abs_error, 7 rel_frobenius, 8 repro, 9 note (places), 10 index of the worst element,
 // 11 got, 12 expected, 13 bound (text), 14 place in pictures]; what is unknown at the end is left out.
 const data = JSON.parse(document.getElementById("data").textContent);
 
@@ -20,6 +20,18 @@ const pictureOf = (item) => (item.length > 14 ? data.pictures[item[14]] : null);
 function tensorName(item) {
   const convention = data.conventions[item[3]];
   return data.tensors[item[2]] + (convention ? ` (${convention})` : "");
+}
+
+// "batch 0, head 1, time step 506 of 1024 (chunk 1, step 250 of 256 in it), key dim 34"
+function placeOf(item) {
+  const axes = data.axes[data.tensors[item[2]]] ?? [], index = item[10] ?? [], {S, L} = caseOf(item);
+  if (axes.length !== index.length) return "";
+  return axes.map((axis, n) => {
+    const at = `${axis} ${index[n]}`;
+    if (axis !== "time step" || S === undefined) return at;
+    const inChunk = L > 0 && variantOf(item).startsWith("chunkwise") ? ` (chunk ${Math.floor(index[n] / L)}, step ${index[n] % L} of ${L} in it)` : "";
+    return `${at} of ${S}${inChunk}`;
+  }).join(", ");
 }
 
 function worstFirst(numbers) {

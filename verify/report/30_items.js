@@ -18,7 +18,7 @@ function card(number) {
   };
   fact("Problem", about.name);
   fact("Shape", about.shape);
-  fact("Element", item[10]);
+  fact("Element", placeOf(item));
   fact("Got", item[11]);
   fact("Expected", item[12]);
   fact("Bound", item[13]);

@@ -82,7 +82,7 @@ std::string data(const Model& model, const std::vector<MutationFile>& mutations)
                     repros[item.repro],
                     notes[note_text(item)]};
     if (item.detail) {
-      row.emplace_back(place_of(entry));
+      row.emplace_back(json::array(item.worst_index.begin(), item.worst_index.end()));
       row.emplace_back(shown(item.detail->got, entry));
       row.emplace_back(shown(item.detail->expected, entry));
       row.emplace_back(fmt::format("{:.3g}", item.detail->bound));
