@@ -215,7 +215,12 @@ BOOST_AUTO_TEST_CASE(damaged_details_and_those_of_another_report_are_refused) {
   };
   BOOST_TEST(message_of(text, report) == "accepted");
   BOOST_TEST(message_of(text, report + " ").starts_with("d.json: belongs to another report.json"));
-  BOOST_TEST(message_of("[]", report).starts_with("d.json: "));
+  BOOST_TEST(message_of("[]", report).starts_with("d.json: expected an object with \"details\""));
+  BOOST_TEST(with("\"details\": 1", "\"details\": 2") == "d.json: \"details\" is 2; expected 1");
+  BOOST_TEST(with("\"items\"", "\"others\"") == "d.json: has no \"items\"");
+  BOOST_TEST(with("[1,2,8,2]", "[1,-2,8,2]") == "d.json: detail 0: \"shape\" is -2; expected integers >= 0");
+  BOOST_TEST(with("\"picture\":{", "\"picture\":7,\"p\":{") ==
+             "d.json: detail 0: \"picture\" is 7; expected an object");
   BOOST_TEST(message_of("{", report).starts_with("d.json: not JSON"));
   BOOST_TEST(with("\"item\":1", "\"item\":7") == "d.json: detail 1: \"item\" is 7; expected less than 2");
   BOOST_TEST(with("\"rows\":8", "\"rows\":9") == "d.json: detail 0: the sizes of its picture do not fit");

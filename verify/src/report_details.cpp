@@ -15,7 +15,44 @@ namespace mlstm::verify {
 namespace json = boost::json;
 namespace {
 
-std::string_view text_of(const json::object& object, const char* key) { return object.at(key).as_string(); }
+[[noreturn]] void refuse(const char* key, const json::value& value, const char* expected) {
+  const std::string text = json::serialize(value);
+  throw std::invalid_argument(
+      fmt::format("\"{}\" is {}; expected {}", key, text.size() > 40 ? text.substr(0, 40) + "..." : text, expected));
+}
+
+const json::value& member(const json::object& object, const char* key) {
+  const json::value* value = object.if_contains(key);
+  if (value == nullptr) throw std::invalid_argument(fmt::format("has no \"{}\"", key));
+  return *value;
+}
+
+std::string_view text_of(const json::object& object, const char* key) {
+  const json::value& value = member(object, key);
+  if (!value.is_string()) refuse(key, value, "text");
+  return value.get_string();
+}
+
+std::int64_t count_of(const json::object& object, const char* key) {
+  const json::value& value = member(object, key);
+  if (!value.is_int64() || value.get_int64() < 0) refuse(key, value, "an integer >= 0");
+  return value.get_int64();
+}
+
+const json::array& array_of(const json::object& object, const char* key) {
+  const json::value& value = member(object, key);
+  if (!value.is_array()) refuse(key, value, "an array");
+  return value.get_array();
+}
+
+std::vector<std::int64_t> counts_of(const json::object& object, const char* key) {
+  std::vector<std::int64_t> counts;
+  for (const json::value& value : array_of(object, key)) {
+    if (!value.is_int64() || value.get_int64() < 0) refuse(key, value, "integers >= 0");
+    counts.push_back(value.get_int64());
+  }
+  return counts;
+}
 
 double number_of(const json::object& object, const char* key) {
   const std::string text(text_of(object, key));
@@ -56,16 +93,22 @@ json::object to_object(const ErrorPicture& picture) {
 
 ErrorPicture picture_of(const json::object& object) {
   ErrorPicture picture;
-  if (const json::value* profile = object.if_contains("profile"))
-    for (const json::value& ratio : profile->as_array())
+  if (object.contains("profile"))
+    for (const json::value& ratio : array_of(object, "profile")) {
+      if (!ratio.is_null() && !ratio.is_number()) refuse("profile", ratio, "numbers and null");
       picture.profile.push_back(ratio.is_null() ? std::numeric_limits<double>::infinity() : ratio.to_number<double>());
-  picture.rows = object.at("rows").to_number<std::size_t>();
-  picture.columns = object.at("columns").to_number<std::size_t>();
+    }
+  picture.rows = static_cast<std::size_t>(count_of(object, "rows"));
+  picture.columns = static_cast<std::size_t>(count_of(object, "columns"));
   picture.heat = text_of(object, "heat");
-  picture.without_error = object.at("without_error").as_int64();
-  picture.not_finite = object.at("not_finite").as_int64();
-  const std::int64_t first = object.at("first_ulp_exponent").as_int64() - ErrorPicture::kLowestUlpExponent;
-  const json::array& ulps = object.at("ulps").as_array();
+  picture.without_error = count_of(object, "without_error");
+  picture.not_finite = count_of(object, "not_finite");
+  const json::value& exponent = member(object, "first_ulp_exponent");
+  if (!exponent.is_int64()) refuse("first_ulp_exponent", exponent, "an integer");
+  const std::int64_t first = exponent.get_int64() < ErrorPicture::kLowestUlpExponent
+                                 ? -1
+                                 : exponent.get_int64() - ErrorPicture::kLowestUlpExponent;
+  const std::vector<std::int64_t> ulps = counts_of(object, "ulps");
   constexpr std::int64_t bins = ErrorPicture::kHighestUlpExponent - ErrorPicture::kLowestUlpExponent + 1;
   if (picture.profile.size() > ErrorPicture::kMostBins || picture.rows > ErrorPicture::kMostRows ||
       picture.columns > ErrorPicture::kMostColumns || picture.heat.size() != picture.rows * picture.columns ||
@@ -75,7 +118,7 @@ ErrorPicture picture_of(const json::object& object) {
       std::string::npos)
     throw std::invalid_argument("\"heat\" holds a character that is none of the base-64 alphabet");
   picture.ulps.resize(bins);
-  for (std::size_t n = 0; n < ulps.size(); ++n) picture.ulps[static_cast<std::size_t>(first) + n] = ulps[n].as_int64();
+  for (std::size_t n = 0; n < ulps.size(); ++n) picture.ulps[static_cast<std::size_t>(first) + n] = ulps[n];
   return picture;
 }
 
@@ -102,9 +145,12 @@ Detail detail_of(const json::object& object) {
   detail.got = number_of(object, "got");
   detail.expected = number_of(object, "expected");
   detail.bound = number_of(object, "bound");
-  for (const json::value& extent : object.at("shape").as_array()) detail.shape.push_back(extent.as_int64());
+  detail.shape = counts_of(object, "shape");
   detail.storage = parse_dtype(text_of(object, "storage"), "storage");
-  if (const json::value* picture = object.if_contains("picture")) detail.picture = picture_of(picture->as_object());
+  if (const json::value* picture = object.if_contains("picture")) {
+    if (!picture->is_object()) refuse("picture", *picture, "an object");
+    detail.picture = picture_of(picture->get_object());
+  }
   return detail;
 }
 
@@ -130,20 +176,26 @@ void attach_details(std::vector<Item>& items, std::string_view text, std::string
   const json::value root = json::parse(text, error);
   if (error) throw FileError(source + ": not JSON (" + error.message() + ")");
   try {
-    const json::object& object = root.as_object();
-    if (object.at("details").to_number<int>() != 1) throw std::invalid_argument("expected details 1");
+    if (!root.is_object())
+      throw std::invalid_argument("expected an object with \"details\", \"report_sha256\" and \"items\"");
+    const json::object& object = root.get_object();
+    if (const json::value& version = member(object, "details"); version != json::value(1))
+      refuse("details", version, "1");
     if (text_of(object, "report_sha256") != sha256_of(report))
       throw std::invalid_argument(
           "belongs to another report.json than the one beside it; expected both from one run (delete it to do "
           "without)");
+    array_of(object, "items");
   } catch (const std::exception& fault) {
     throw FileError(source + ": " + fault.what());
   }
+  const json::array& list = root.get_object().at("items").get_array();
   std::size_t number = 0;
   try {
-    for (const json::value& value : root.as_object().at("items").as_array()) {
-      const json::object& object = value.as_object();
-      const auto item = object.at("item").to_number<std::size_t>();
+    for (const json::value& value : list) {
+      if (!value.is_object()) throw std::invalid_argument("is no object");
+      const json::object& object = value.get_object();
+      const auto item = static_cast<std::size_t>(count_of(object, "item"));
       if (item >= items.size())
         throw std::invalid_argument(fmt::format("\"item\" is {}; expected less than {}", item, items.size()));
       if (object.contains("explanation")) items[item].explanation = text_of(object, "explanation");
