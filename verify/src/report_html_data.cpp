@@ -29,9 +29,10 @@ class Table {
   json::array list_;
 };
 
+/// More digits than are shown, so that rounding twice gives what tables show.
 json::value rounded(const std::optional<double>& value) {
   if (!value || !std::isfinite(*value)) return nullptr;
-  return std::strtod(fmt::format("{:.4g}", *value).c_str(), nullptr);
+  return std::strtod(fmt::format("{:.6g}", *value).c_str(), nullptr);
 }
 
 json::object case_of(const Entry& entry) {
