@@ -40,9 +40,10 @@ inline constexpr std::size_t kNoIndex = std::numeric_limits<std::size_t>::max();
 /// The worst of one tensor over everything that a check compares.
 struct Finding {
   double ratio = 0, max_abs_error = 0;
-  std::size_t worst = 0;  ///< flat index
-  std::string note;       ///< where it was found, and the numbers
-  bool telling = false;   ///< a zero would have been noticed
+  std::size_t worst = 0;   ///< flat index
+  std::string note;        ///< where it was found, and the numbers
+  bool telling = false;    ///< a zero would have been noticed
+  bool only_zeros = true;  ///< all that was expected
   bool compared = false;
 };
 
