@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ctest-labels: unit property
+// ctest-labels: property
 // Every property holds for the variants of this suite, and is broken by a kernel that is wrong in just that way.
 #include "mlstm/verify/properties.hpp"
 
