@@ -221,7 +221,7 @@ void put_dataset(Recipe& recipe, hid_t group, const std::string& name) {
       H5Pset_layout(properties, H5D_COMPACT);
       break;
     case 1:
-      H5Pset_external(properties, "elsewhere", 0, H5F_UNLIMITED);
+      H5Pset_external(properties, "/nowhere/data", 0, H5F_UNLIMITED);
       break;
     case 2: {
       const std::vector<hsize_t> chunk(static_cast<std::size_t>(rank) + 1, 1 + recipe.below(4));
@@ -268,7 +268,7 @@ void change(Recipe& recipe, hid_t file) {
       return;
     case 6:
       if (recipe.below(2) == 0)
-        H5Lcreate_external("elsewhere.h5", "/inputs/q", group, name.c_str(), H5P_DEFAULT, H5P_DEFAULT);
+        H5Lcreate_external("/nowhere/else.h5", "/inputs/q", group, name.c_str(), H5P_DEFAULT, H5P_DEFAULT);
       else  // a loop, or two names for one object
         H5Lcreate_hard(file, recipe.one_of(kGroups).c_str(), group, name.c_str(), H5P_DEFAULT, H5P_DEFAULT);
       return;

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <deque>
 #include <fstream>
 #include <limits>
 #include <new>
@@ -29,8 +30,8 @@ constexpr double kBusySeconds = 1;        // of CPU time; a child that ran out o
 constexpr int kAttempts = 2;
 constexpr std::uint64_t kBytesPerSecond = 20'000'000;             // the slowest honest reading
 constexpr std::uint64_t kWorkingMemory = std::uint64_t{1} << 29;  // beside the data
-constexpr std::size_t kPiece = std::size_t{1} << 20;              // of a text, for which memory is taken at once
-constexpr std::size_t kLargestRank = 32;                          // HDF5's
+constexpr std::size_t kPiece = std::size_t{1} << 16;  // of bytes or numbers, for which memory is taken at once
+constexpr std::size_t kLargestRank = 32;              // HDF5's
 enum class Reply { none, result, error };
 
 class Sender {
@@ -152,13 +153,25 @@ void transfer(Pipe& pipe, Array& array) {
   std::vector<std::size_t> shape(array.shape().begin(), array.shape().end());
   shape.resize(rank);
   pipe.bytes(shape.data(), rank * sizeof(std::size_t));
-  std::size_t count = 1;
-  for (const std::size_t extent : shape)
-    if (__builtin_mul_overflow(count, extent, &count)) throw Nonsense();
-  if (count > std::numeric_limits<std::ptrdiff_t>::max() / sizeof(double)) throw Nonsense();
-  // Memory that was promised, and is not filled, costs nothing.
-  if constexpr (Pipe::kReceives) array = Array::from_shape({shape.begin(), shape.end()});
-  pipe.bytes(array.data(), array.size() * sizeof(double));
+  std::size_t count = 1, stride = 1;  // strides are computed from the other extents if one is zero
+  for (const std::size_t extent : shape) {
+    if (__builtin_mul_overflow(stride, std::max<std::size_t>(extent, 1), &stride)) throw Nonsense();
+    count *= extent;
+  }
+  if (stride > std::numeric_limits<std::ptrdiff_t>::max() / sizeof(double)) throw Nonsense();
+  if constexpr (Pipe::kReceives) {
+    // No memory is taken before there is something to fill it; what is too large for one piece is put together later.
+    std::deque<std::vector<double>> pieces;
+    for (std::size_t done = 0; done < count; done += pieces.back().size()) {
+      pieces.emplace_back(std::min(count - done, kPiece));
+      pipe.bytes(pieces.back().data(), pieces.back().size() * sizeof(double));
+    }
+    array = Array::from_shape({shape.begin(), shape.end()});
+    for (double* next = array.data(); !pieces.empty(); pieces.pop_front())
+      next = std::copy(pieces.front().begin(), pieces.front().end(), next);
+  } else {
+    pipe.bytes(array.data(), array.size() * sizeof(double));
+  }
 }
 
 template <class Pipe>
