@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <mutex>
 
 #include "mlstm/verify/case_file.hpp"
 #include "mlstm/verify/localize.hpp"
@@ -12,13 +11,6 @@
 
 namespace mlstm::verify {
 namespace {
-
-Case read_one(const std::filesystem::path& path) {
-  static std::mutex one_reader;  // the HDF5 library need not be thread-safe
-  const std::lock_guard lock(one_reader);
-  check_manifest(path);
-  return read_case(path);
-}
 
 std::string repro_of(const std::filesystem::path& path, const JudgeOptions& options) {
   std::string line = "mlstm verify --captures " + shell_word(path.string());
@@ -54,7 +46,7 @@ std::vector<std::string> disagreeing_tensors(const Case& c, const ReferenceData&
 }  // namespace
 
 std::vector<Record> judge_capture(const std::filesystem::path& path, const CaptureOptions& options) {
-  const Case c = read_one(path);
+  const Case c = read_case(path);
   std::vector<Item> items;
   Item common;
   common.case_name = c.name;
