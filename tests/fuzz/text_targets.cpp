@@ -74,24 +74,24 @@ bool run_manifest(std::string_view text) try {
 /// Items with something in every field.
 std::vector<Item> items() {
   Item item;
-  item.variant = "chunkwise--native_eigen_ownbw";
-  item.case_name = "forget3_\"exp\"";
-  item.tensor = "dc_initial";
-  item.convention = "exact";
+  item.variant = std::string("chunkwise--native_eigen_ownbw");
+  item.case_name = std::string("forget3_\"exp\"");
+  item.tensor = std::string("dc_initial");
+  item.convention = std::string("exact");
   item.status = Status::FAIL;
   item.error_ratio = 1.5;
   item.max_abs_error = std::numeric_limits<double>::infinity();
   item.rel_frobenius = 1e-300;
   item.worst_index = {0, 1, 23};
-  item.repro = "mlstm verify --case \"S=4\"";
-  item.note = "trivial: zeros would pass";
+  item.repro = std::string("mlstm verify --case \"S=4\"");
+  item.note = std::string("trivial: zeros would pass");
   item.hides = {"zero", "shifted"};
   Item skipped;
-  skipped.variant = "recurrent--step_fused_cuda";
-  skipped.case_name = "all";
-  skipped.tensor = "h";
+  skipped.variant = std::string("recurrent--step_fused_cuda");
+  skipped.case_name = std::string("all");
+  skipped.tensor = std::string("h");
   skipped.status = Status::SKIPPED;
-  skipped.note = "no GPU";
+  skipped.note = std::string("no GPU");
   return {item, skipped};
 }
 
@@ -141,7 +141,9 @@ bool run_journal(std::string_view text) try {
   return false;
 }
 
-std::vector<std::string> expectation_seeds() { return {expectation_of({}), expectation_of(items())}; }
+std::vector<std::string> expectation_seeds() {
+  return {expectation_of({}), expectation_of(items()), R"({"a\nb": {"h": "PA\nSS"}})"};
+}
 
 bool run_expectation(std::string_view text) try {
   const Expectation expected = parse_expectation(text, "expected.json");

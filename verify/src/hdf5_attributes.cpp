@@ -57,8 +57,9 @@ std::string read_fixed_string(hid_t attribute, hid_t type, const std::string& wh
   check(H5Aread(attribute, type, text.data()), what);
   const H5T_str_t padding = H5Tget_strpad(type);
   if (padding == H5T_STR_NULLTERM) text.resize(std::min(text.find('\0'), text.size()));
-  const char filler = padding == H5T_STR_SPACEPAD ? ' ' : '\0';
-  text.resize(text.find_last_not_of(filler) + 1);  // npos + 1 = 0: all padding
+  // Zeros at the end are never text: they could not be written again.
+  const std::string_view filler(" \0", 2);
+  text.resize(text.find_last_not_of(padding == H5T_STR_SPACEPAD ? filler : filler.substr(1)) + 1);  // npos + 1 = 0
   return text;
 }
 

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mlstm/verify/case.hpp"
@@ -12,10 +14,17 @@
 namespace mlstm::verify {
 
 /// A file that cannot be read or written, or does not hold what it should. The message is one line that names the
-/// file, the object in it, the value and what was expected.
+/// file, the object in it, the value and what was expected. Control characters, which a value may hold, become '?'.
 class FileError : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit FileError(std::string message) : std::runtime_error(one_line(std::move(message))) {}
+
+ private:
+  static std::string one_line(std::string text) {
+    for (char& c : text)
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    return text;
+  }
 };
 
 /// Reads and validates a case: checks the manifest, if one lists the file, then parses in a child process, because HDF5
