@@ -220,7 +220,7 @@ std::vector<Mistake> mistakes_of(const Case& c, int threads) {
 
 /// Whether nearly all elements of the tensor that fail are what `guess` is.
 bool explains(const JudgedTensor& judged, const Array& guess) {
-  const Array ratios = error_ratios(*judged.values, *judged.reference, *judged.bound, view_of(judged).storage(judged));
+  const Array ratios = ratios_of(judged);
   double guessed = 0, expected = 0;
   std::int64_t failing = 0, explained = 0;
   for (std::size_t n = 0; n < ratios.size(); ++n)

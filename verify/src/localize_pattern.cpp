@@ -220,10 +220,15 @@ JudgedTensor judged_tensor(const Case& c, const ReferenceData& reference, const 
   return judged;
 }
 
-Location locate(const JudgedTensor& judged) {
+Array ratios_of(const JudgedTensor& judged) {
+  const std::string name = judged.tensor.starts_with('d') ? judged.tensor.substr(1) : judged.tensor;
+  return error_ratios(*judged.values, *judged.reference, *judged.bound, storage_dtype(name, judged.problem));
+}
+
+Location locate(const JudgedTensor& judged) { return locate(judged, ratios_of(judged)); }
+
+Location locate(const JudgedTensor& judged, const Array& ratios) {
   const TensorView view = view_of(judged);
-  const DType storage = view.storage(judged);
-  const Array ratios = error_ratios(*judged.values, *judged.reference, *judged.bound, storage);
   Location found;
   found.elements = static_cast<std::int64_t>(ratios.size());
   std::vector<char> heads(static_cast<std::size_t>(view.heads)), rows(static_cast<std::size_t>(view.rows)),
@@ -263,13 +268,13 @@ Location locate(const JudgedTensor& judged) {
 }
 
 std::string explain_tensor(const JudgedTensor& judged) {
-  const Location where = locate(judged);
+  const Array ratios = ratios_of(judged);
+  const Location where = locate(judged, ratios);
   if (where.failing == 0) return "";
   std::string text = "where: " + where.text;
   const TensorView view = view_of(judged);
   const std::int64_t L = judged.problem.chunk_size;
   if (view.has_time && judged.chunked && (view.rows + L - 1) / L <= 16) {
-    const Array ratios = error_ratios(*judged.values, *judged.reference, *judged.bound, view.storage(judged));
     std::vector<std::int64_t> failing(static_cast<std::size_t>((view.rows + L - 1) / L)), all(failing.size());
     for (std::int64_t n = 0; n < where.elements; ++n) {
       const auto chunk = static_cast<std::size_t>(view.row(n) / L);
@@ -282,7 +287,7 @@ std::string explain_tensor(const JudgedTensor& judged) {
           fmt::format("{:.3g} %", 100 * static_cast<double>(failing[chunk]) / static_cast<double>(all[chunk])));
     text += fmt::format("\nby chunk of {} steps: {}", L, fmt::join(shares, ", "));
   }
-  if (const std::string look = recognize(judged); !look.empty()) text += "\nlooks like: " + look;
+  if (const std::string look = recognize(judged, ratios); !look.empty()) text += "\nlooks like: " + look;
   return text;
 }
 

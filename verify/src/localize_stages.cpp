@@ -331,8 +331,9 @@ void find_backward(const Kernel& kernel, Prober& prober, const Probe& whole, Sta
     const Probe* result = first > 0 ? prober.suffix(first) : nullptr;
     if (result != nullptr && result->stopped.empty() && !result->wrong(wrong.front().name))
       text += fmt::format(
-          "{} is right if the steps from t = {} on are run alone from the reference's state before them: what the "
-          "backward pass knows of C, n or m from before is wrong\n",
+          "{} is right if the steps from t = {} on are run alone from the reference's state before them: either what "
+          "the "
+          "backward pass knows of C, n or m from before is wrong, or the mistake depends on the number of steps\n",
           wrong.front().name, first);
   }
   stages.text += text;

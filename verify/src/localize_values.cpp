@@ -165,9 +165,10 @@ std::string name_place(const Failing& failing) {
 
 }  // namespace
 
-std::string recognize(const JudgedTensor& judged) {
+std::string recognize(const JudgedTensor& judged) { return recognize(judged, ratios_of(judged)); }
+
+std::string recognize(const JudgedTensor& judged, const Array& ratios) {
   Failing failing{judged, view_of(judged), {}};
-  const Array ratios = error_ratios(*judged.values, *judged.reference, *judged.bound, failing.view.storage(judged));
   for (std::int64_t n = 0; n < static_cast<std::int64_t>(ratios.size()); ++n)
     if (!(ratios.data()[n] <= 1)) failing.flat.push_back(n);
   if (failing.flat.empty()) return "";

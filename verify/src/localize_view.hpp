@@ -20,13 +20,13 @@ struct TensorView {
   std::int64_t flat(std::int64_t head, std::int64_t row, std::int64_t column) const {
     return (head * rows + row) * columns + column;
   }
-
-  DType storage(const JudgedTensor& judged) const {
-    const std::string name = judged.tensor.starts_with('d') ? judged.tensor.substr(1) : judged.tensor;
-    return storage_dtype(name, judged.problem);
-  }
 };
 
 TensorView view_of(const JudgedTensor& judged);
+
+/// error_ratios of the tensor, and locate and recognize with them at hand.
+Array ratios_of(const JudgedTensor& judged);
+Location locate(const JudgedTensor& judged, const Array& ratios);
+std::string recognize(const JudgedTensor& judged, const Array& ratios);
 
 }  // namespace mlstm::verify

@@ -43,9 +43,9 @@ class Steps {
     const ProblemSpec before = target_.current();
     switch_off();
     for (const Field field : {batch, heads}) shorten(field, {1, 2});
+    shorten_dimensions();  // before the steps, which are cheaper with small dimensions
     shorten(steps, step_ladder());
     shorten_chunks();
-    shorten_dimensions();
     simplify_function();
     simplify_values();
     return !(target_.current() == before);
