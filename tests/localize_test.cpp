@@ -371,10 +371,21 @@ BOOST_AUTO_TEST_CASE(known_mistakes_are_recognised) {
     return lines.empty() ? std::string() : lines.front();
   };
   BOOST_TEST(first(mistakes(dropped, kOneHead, {})) ==
-             "the state is dropped between chunks: that would give h, c_last, n_last, m_last");
+             "as if: the state is dropped between chunks: that would give h, c_last, n_last, m_last");
   BOOST_TEST(contains(first(mistakes(ignored, kOneHead, {})), "the initial states are ignored"));
-  // The detached gradients of another eps are recognised as such, and right kernels as nothing.
   BOOST_TEST(mistakes(DamagedKernel({}), kOneHead, Convention::exact).empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_problem_that_is_too_large_for_mistakes_to_be_tried_is_said_to_be) {
+  Case c = make_case(parse_spec("S=2,L=2"));
+  c.kernel.emplace();
+  c.problem.shape.S = std::int64_t{1} << 40;
+  Item item;
+  item.status = Status::FAIL;
+  item.error_ratio = 2;
+  const auto lines = find_mistakes(c, {}, {item});
+  BOOST_REQUIRE(lines.size() == 1u);
+  BOOST_TEST(contains(lines.front(), "known mistakes were not tried"));
 }
 
 BOOST_AUTO_TEST_CASE(products_in_a_coarser_format_are_recognised) {
@@ -387,7 +398,7 @@ BOOST_AUTO_TEST_CASE(products_in_a_coarser_format_are_recognised) {
        {}});
   const auto lines = mistakes(kernel, kProblem, {});
   BOOST_REQUIRE(!lines.empty());
-  BOOST_TEST(lines.front() == "matrix products read tfloat32: that would give h");
+  BOOST_TEST(lines.front() == "as if: matrix products read tfloat32: that would give h");
 }
 
 BOOST_AUTO_TEST_CASE(a_right_tensor_has_no_location) {

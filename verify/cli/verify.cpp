@@ -110,22 +110,22 @@ int verify_suite(const Options& options) {
   if (!options.report.empty())
     journal.emplace(options.report, plan, units, fmt::format("{}/{}", number, count), options.resume);
   std::vector<Record> records;
+  verify::SweepOptions how;
+  how.threads = threads;
+  how.run.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
+  how.run.guarded = !options.unguarded;
+  how.runner = isolation.runner();
   {
     Progress progress("problems", static_cast<std::int64_t>(units.size()));
-    verify::SweepOptions how;
-    how.threads = threads;
-    how.run.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
-    how.run.guarded = !options.unguarded;
-    how.runner = isolation.runner();
     how.journal = journal ? &*journal : nullptr;
     how.on_unit_done = [&](const verify::Unit&, const std::vector<Record>& done) {
       progress.advance(count_failures(done));
     };
     records = verify::run_sweep(units, how);
-    if (explaining) {
-      explaining->sweep = how;
-      verify::explain_failures(records, units, *explaining);
-    }
+  }
+  if (explaining) {
+    explaining->sweep = how;
+    verify::explain_failures(records, units, *explaining);
   }
   if (journal) journal->sync();
   verify::Verdicts verdicts = verify::finish(std::move(records), verify::GroupBy::variant, count == 1);

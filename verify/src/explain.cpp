@@ -43,11 +43,14 @@ void add_lines(Item& item, std::string text) {
 std::string stages_text(const Kernel& kernel, const ProblemSpec& spec, std::optional<Convention> convention,
                         const SweepOptions& sweep) {
   Case c = make_case(spec);
-  const Stages stages = find_stages(kernel, c, convention, sweep.runner);
-  std::string text = stages.text;
+  const RunFunction once = [&](const Kernel& k, const Case& part, std::optional<Convention> in, const RunOptions&) {
+    return sweep.runner(k, part, in, {.repeats = 0, .guarded = sweep.run.guarded});
+  };
+  const Stages stages = find_stages(kernel, c, convention, once);
+  std::string text = stages.text.empty() ? "run again, no stage was found wrong\n" : stages.text;
   if (!stages.why_not.empty()) text += "not all stages could be probed: " + stages.why_not + "\n";
   try {
-    c.kernel = sweep.runner(kernel, c, convention, {});
+    c.kernel = once(kernel, c, convention, {});
   } catch (const std::exception&) {
     return text;  // there is nothing to compare with known mistakes
   }
@@ -58,7 +61,7 @@ std::string stages_text(const Kernel& kernel, const ProblemSpec& spec, std::opti
   judging.convention = convention;
   judging.threads = sweep.threads;
   for (const std::string& line : find_mistakes(c, reference, judge(c, reference, judging), sweep.threads))
-    text += "as if: " + line + "\n";
+    text += line + "\n";
   return text;
 }
 

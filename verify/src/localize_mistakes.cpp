@@ -10,6 +10,7 @@
 
 #include "localize_probe.hpp"
 #include "localize_view.hpp"
+#include "mlstm/verify/fixtures.hpp"
 
 namespace mlstm::verify {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 constexpr double kMost = 0.95;  // of a tensor's failing elements have to be explained
 constexpr double kSlack = 2;    // bounds that two answers may be apart: one for either problem
 constexpr std::size_t kShown = 3;
+constexpr double kLargest = 2e10;    // multiplications of a problem that is solved again for each mistake
 constexpr std::int64_t kSample = 8;  // elements that have to be explained in all; fewer fit by chance
 
 /// What the kernel would have computed; tensors that a mistake says nothing about are absent.
@@ -249,6 +251,8 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   for (const Item& item : items)
     if (item.status == Status::FAIL && item.error_ratio) failing.push_back(&item);
   if (failing.empty() || !c.kernel) return {};
+  if (cost_of(c.problem, !c.cotangents.empty()) > kLargest)
+    return {"known mistakes were not tried: the problem is too large to be solved once for each of them"};
   const Precision declared = precision_of(c);
   const TensorMap bounds = error_bounds(c, reference, declared, threads);
 
@@ -297,7 +301,7 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
     std::erase_if(found, [&](const Found& other) { return other.tensors.size() < failing.size(); });
   std::vector<std::string> lines;
   for (std::size_t n = 0; n < std::min(found.size(), kShown); ++n)
-    lines.push_back(fmt::format("{}: that would give {}", found[n].name, fmt::join(found[n].tensors, ", ")));
+    lines.push_back(fmt::format("as if: {}: that would give {}", found[n].name, fmt::join(found[n].tensors, ", ")));
   return lines;
 }
 

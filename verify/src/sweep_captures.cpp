@@ -69,7 +69,7 @@ std::vector<Record> judge_capture(const std::filesystem::path& path, const Captu
           std::find_if(items.begin(), items.end(), [](const Item& i) { return !i.explanation.empty(); });
       if (failing != items.end())
         for (const std::string& line : find_mistakes(c, reference, items, options.threads))
-          failing->explanation += "\nas if: " + line;
+          failing->explanation += "\n" + line;
     }
     if (c.cotangents.empty())
       for (const auto& [name, gradient] : c.kernel->gradients) {

@@ -51,8 +51,8 @@ enum class GroupBy { variant, item_case };
 /// tensor in which something did not pass.
 std::string to_table(const std::vector<Item>& items, GroupBy by);
 
-/// One entry per item that is neither PASS nor SKIPPED, with the line that reproduces it, then the skips. Empty if
-/// none.
+/// One entry per item that is neither PASS nor SKIPPED, with what explains it and the line that reproduces it, then the
+/// skips. Empty if none.
 std::string list_failures(const std::vector<Item>& items);
 
 /// One line: counts of the statuses that occur, skips said aloud.
