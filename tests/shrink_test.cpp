@@ -16,7 +16,7 @@ using mlstm::test::BentRecurrence, mlstm::test::Damage, mlstm::test::DamagedKern
 namespace {
 
 const std::string kLarge =
-    "regime=forget6,seed=7,eps=0.01,dtype=float32,B=2,NH=3,S=200,DHQK=32,DHV=48,L=32,initial_states=1,"
+    "regime=forget6,seed=7,eps=0.01,dtype=float32,B=2,NH=3,S=100,DHQK=24,DHV=32,L=32,initial_states=1,"
     "last_state_cotangents=1";
 
 ShrinkOptions quick() {
@@ -66,7 +66,7 @@ BOOST_AUTO_TEST_CASE(a_mistake_of_long_sequences_shrinks_to_the_shortest_of_them
   BOOST_TEST(!result.out_of_time);
   BOOST_TEST(result.problems < 100);
   const std::string text = to_text(result);
-  BOOST_TEST(text.find("S 200 -> 65") != std::string::npos, text);
+  BOOST_TEST(text.find("S 100 -> 65") != std::string::npos, text);
   BOOST_TEST(text.find("mlstm verify --variant chunkwise--native_eigen_ownbw --case \"" + to_line(expected) + "\"") !=
                  std::string::npos,
              text);
