@@ -8,6 +8,7 @@
 #include "../reference/src/extended.cpp"
 #include "../verify/src/problems_draw.cpp"
 #include "../verify/src/problems_regimes.cpp"
+#include "../verify/src/problems_simple.cpp"
 #include "../verify/src/random.cpp"
 
 int main() { std::fputs(mlstm::test::golden_bits(2).c_str(), stdout); }

@@ -2,16 +2,20 @@
 // The whole generator as one program without libraries: prints a checksum per problem. same_bits_test.cpp compiles it.
 #include <bit>
 #include <cstdio>
+#include <vector>
 
 #include "../reference/src/contract/dtype.cpp"
 #include "../reference/src/contract/problem.cpp"
 #include "../verify/src/problems_draw.cpp"
 #include "../verify/src/problems_regimes.cpp"
+#include "../verify/src/problems_simple.cpp"
 #include "../verify/src/random.cpp"
 
 int main() {
   using namespace mlstm;
-  for (const verify::Recipe& recipe : verify::recipes())
+  std::vector<verify::Recipe> recipes = verify::recipes();
+  recipes.insert(recipes.end(), verify::simple_recipes().begin(), verify::simple_recipes().end());
+  for (const verify::Recipe& recipe : recipes)
     for (const DType dtype : {DType::float64, DType::bfloat16})
       for (const Gate gate : {Gate::exp, Gate::sigmoid}) {
         verify::DrawRequest request{recipe.name, {}, 7, true, true};
