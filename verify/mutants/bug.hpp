@@ -128,7 +128,7 @@ enum class Bug {
   dm_sign,
   dm_one_step_early,
   dm_skips_forget_gates,
-  oldest_wins_ties,
+  dm_to_first_step,
   last_product_missing,
   initial_product_missing,
   dm_initial_without_walk,

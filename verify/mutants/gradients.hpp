@@ -69,7 +69,7 @@ Real walk_stabilizer(const Context& c, const Gates<Real>& gates, const std::vect
   Real carried = 0;
   for (std::size_t t = dm.size(); t-- > 0;) {
     carried += dm[t];
-    if (!gates.newest[t]) {
+    if (!gates.newest[t] || (c.has(Bug::dm_to_first_step) && t > 0)) {
       if (!c.has(Bug::dm_skips_forget_gates)) out.d_log_f[t] += carried;
       continue;
     }

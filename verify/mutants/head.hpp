@@ -116,7 +116,7 @@ template <class Real>
 void scan_stabilizer(const Context& c, Gates<Real>& gates) {
   for (std::size_t t = 0; t < gates.m.size(); ++t) {
     const Real past = gates.log_f[t] + gates.m_before(static_cast<Index>(t));
-    const bool newest = c.has(Bug::oldest_wins_ties) ? gates.log_i[t] > past : gates.log_i[t] >= past;
+    const bool newest = gates.log_i[t] >= past;
     gates.newest[t] = newest;
     gates.m[t] = newest ? gates.log_i[t] : past;
     if (c.has(Bug::m_bfloat16)) gates.m[t] = rounded(Rounding::bfloat16, gates.m[t]);
