@@ -111,7 +111,7 @@ std::vector<BugInfo> backward_bugs() {
       {Bug::stored_transposed, "stored_transposed", "initial_state", "dc_initial written transposed (DHQK = DHV)",
        kChunkwise, "dc_initial"},
       // range
-      {Bug::no_lift, "no_lift", "range", "dh/d overflows where d is tiny", kChunkwise},
+      {Bug::no_lift, "no_lift", "range", "dh/d overflows where d is tiny, and an infinity meets q = 0", kChunkwise},
       {Bug::lift_forgotten, "lift_forgotten", "range", "dq is not scaled back where dh/d would have overflowed",
        kParallel},
   };

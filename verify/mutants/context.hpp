@@ -48,6 +48,7 @@ inline Context context_of(const Problem& problem, Bug bug, std::string_view targ
   Context c{problem, bug, target, raced, rounded_gates};
   c.operand = rounding_of(problem.dtype);
   const bool is_float32 = problem.dtype == DType::float32, is_float64 = problem.dtype == DType::float64;
+  if (bug == Bug::no_lift && problem.dtype == DType::float16) c.operand = Rounding::float16_overflowing;
   if (bug == Bug::tfloat32_operands && is_float32) c.operand = Rounding::tfloat32;
   if (bug == Bug::bfloat16_operands && !is_float64) c.operand = Rounding::bfloat16;
   if (bug == Bug::float32_operands && is_float64) c.operand = Rounding::float32;

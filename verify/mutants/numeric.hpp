@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -16,7 +17,7 @@ namespace mlstm::verify::planted {
 using Index = std::int64_t;
 
 /// What values are rounded to on their way, beside what they are stored in.
-enum class Rounding { none, float32, tfloat32, bfloat16, float16 };
+enum class Rounding { none, float32, tfloat32, bfloat16, float16, float16_overflowing };
 
 /// `x` without its last `dropped` significant bits, to nearest even. What is beyond `largest` becomes that; NaN stays.
 inline float drop_bits(float x, std::uint32_t dropped, float largest) {
@@ -35,6 +36,11 @@ inline float to_float16(float x) {
   return magnitude < 0x1p-14f ? std::copysign(shifted, x) : drop_bits(x, 13, 65504.0f);
 }
 
+/// The same, but what is too large becomes infinite, as conversions of the hardware do.
+inline float to_float16_overflowing(float x) {
+  return std::abs(x) < 65520.0f ? to_float16(x) : x * std::numeric_limits<float>::infinity();
+}
+
 template <class Real>
 void round_all(Rounding to, Real* x, Index n) {
   const auto apply = [&](auto round) {
@@ -51,6 +57,8 @@ void round_all(Rounding to, Real* x, Index n) {
       return apply(to_bfloat16);
     case Rounding::float16:
       return apply(to_float16);
+    case Rounding::float16_overflowing:
+      return apply(to_float16_overflowing);
   }
 }
 

@@ -131,6 +131,11 @@ void zero_q(Drawing& drawing) {
   for_each(drawing, "q", [](double q, const Cell& cell) { return cell.row % 3 == 1 ? q : 0.0; });
 }
 
+void zero_q_open(Drawing& drawing) {
+  zero_q(drawing);
+  for_each(drawing, "v", [](double v, const Cell&) { return v / 256; });
+}
+
 // Calls visit(q_t, s e^{m_t} n_t, cell of the row) for every row: the normaliser without its stabiliser, whose floor
 // is 1.
 template <class Visit>
@@ -258,6 +263,11 @@ const std::vector<Recipe>& recipes() {
       {"retrieval", "q is a past key: one step outweighs the rest", {0, 1}, {4, 1}, retrieval},
       {"heavy_tails", "q, k, v with rare large values", {0, 1}, {3, 1}, heavy_tails},
       {"zero_q", "q zero in two rows of three: h is 0 there, by any denominator", {0, 1}, {3, 1}, zero_q},
+      {"zero_q_open",
+       "the same with input gates about 10 and small v: where q is 0, dh/d is beyond float16 although dq is not",
+       {10, 1},
+       {3, 1},
+       zero_q_open},
   };
   return all;
 }
