@@ -59,7 +59,9 @@ Specs smoke() {
              "regime=denominator_zero,S=64,DHQK=16,DHV=16,L=32",
              "regime=integers,S=64,DHQK=16,DHV=16,L=16,initial_states=1,last_state_cotangents=1"},
             {"float64"});
-  add_lines(specs, {"regime=repeated,S=96,DHQK=16,DHV=16,L=32", "regime=heavy_tails,S=100,DHQK=16,DHV=32,L=32"},
+  add_lines(specs,
+            {"regime=repeated,S=96,DHQK=16,DHV=16,L=32", "regime=heavy_tails,S=100,DHQK=16,DHV=32,L=32",
+             "regime=zero_q_open,S=48,DHQK=16,DHV=16,L=16"},
             {"float16"});
   return specs;
 }
