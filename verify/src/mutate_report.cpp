@@ -68,16 +68,16 @@ std::string evidence_text(const MutationReport& report) {
   return text + "\n";
 }
 
-/// One letter a regime: '#' every problem kills, '+' some, '.' none, ' ' none was run.
+/// One letter a regime: '#' every problem that was run kills, '+' some, '.' none, ' ' none was run.
 std::string matrix_text(const MutationReport& report) {
   std::set<std::string> names;
   for (const ProblemSpec& spec : report.problems) names.insert(spec.regime);
-  std::string text = "Kill matrix, mutant x regime: # all problems of the regime kill, + some, . none\n";
+  std::string text = "Kill matrix, mutant x regime: # all problems that were run kill, + some, . none\n";
+  constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
   std::string header;
-  char letter = 'a';
   for (const std::string& name : names) {
-    text += fmt::format("  {} {}", letter, name);
-    header += letter++;
+    header += letters[header.size() % letters.size()];
+    text += fmt::format("  {} {}", header.back(), name);
   }
   text += "\n\n  " + header + "\n";
   for (const MutantResult& result : report.mutants) {
