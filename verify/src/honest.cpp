@@ -161,9 +161,6 @@ double constant_of(DType operand, const std::string& tensor) {
   throw std::logic_error("no bound constant for " + tensor);
 }
 
-constexpr std::array<std::string_view, 12> kTensors{"h",  "c_last", "n_last", "m_last",     "dq",         "dk",
-                                                    "dv", "di",     "df",     "dc_initial", "dn_initial", "dm_initial"};
-
 }  // namespace
 
 ProblemSpec random_problem(std::uint64_t seed) {
