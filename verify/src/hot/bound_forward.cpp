@@ -67,6 +67,27 @@ ChunkWeights weigh_chunk(const HeadProblem& p, const Rows& rows, Index t0, Index
   return c;
 }
 
+// A recurrent kernel rounds its state at every step. The error of an element C is then that of as many roundings as the
+// state remembers steps, about u_a |C| √(memory / 3), while squares of terms, which rows are weighted by, see only
+// √(sum D^2 k^2 v^2). The two differ by the coherence |C|^2 / sum D^2 |k|^2 |v|^2, 1 where inputs are independent and
+// the number of remembered steps where they repeat. `memory` is carried from chunk to chunk.
+void add_state_roundings(const HeadProblem& p, const Values& x, const PastState& past, const ChunkWeights& c,
+                         double& memory, Rows& rows) {
+  const auto k = x.k.middleRows(c.t0, c.rows), v = x.v.middleRows(c.t0, c.rows);
+  const Vec sizes =
+      x.K2.middleRows(c.t0, c.rows).rowwise().sum().cwiseProduct(x.V2.middleRows(c.t0, c.rows).rowwise().sum());
+  const Vec with_past = nn(k, past.C).cwiseProduct(v).rowwise().sum();
+  const Vec whole = nn(c.D, nt(k, k).cwiseProduct(nt(v, v))).cwiseProduct(c.D).rowwise().sum() +
+                    2 * c.past.cwiseProduct(c.D * with_past) + c.past2 * past.C.squaredNorm();
+  const Vec terms = c.D2 * sizes + c.past2 * past.C2.sum();
+  for (Index a = 0; a < c.rows; ++a) {
+    const Index t = c.t0 + a;
+    memory = 1 + std::exp(rows.lf[t]) * memory;
+    const double coherence = alignment(whole[a], terms[a], static_cast<double>(t + 2));
+    rows.w[t] = std::sqrt(rows.w[t] * rows.w[t] + p.u.accumulator * p.u.accumulator * memory * (coherence - 1));
+  }
+}
+
 // Alignment of a row with the initial state, which is no sum of outer products that the other states could hold.
 double initial_alignment(const Mat& weighted, const Mat& squares, Index row, double limit) {
   return alignment(weighted.row(row).squaredNorm(), squares.row(row).sum(), limit);
@@ -114,6 +135,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   Mat stored = Mat::Zero(d, e);  // variance that storing the state has left in it, over u_state^2
   Mat C0, C0_squared;
   double weight0 = 1;  // of the initial state at the end of the last chunk
+  double memory = 0;   // steps whose roundings the state of a recurrent kernel still holds
   if (initial) {
     C0 = ConstMap(p.in.c_initial, d, e);
     C0_squared = C0.cwiseAbs2();
@@ -133,6 +155,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     rows.chunks.push_back(weigh_chunk(p, rows, t0, n, past.m));
     rows.past.push_back(past);
     const ChunkWeights& c = rows.chunks.back();
+    if (p.window <= 1) add_state_roundings(p, x, past, c, memory, rows);
     const auto q = x.q.middleRows(t0, n), k = x.k.middleRows(t0, n), v = x.v.middleRows(t0, n);
     const auto Q2 = x.Q2.middleRows(t0, n), K2 = x.K2.middleRows(t0, n), V2 = x.V2.middleRows(t0, n);
     const auto h = x.h.middleRows(t0, n);

@@ -62,8 +62,8 @@ struct Values {
 Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bounds);
 void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, const HeadBounds& bounds);
 
-/// Products, each instantiated once (they are most of the compile time): a b, a^T b, a b^T, and x_t^T M x_t for every
-/// row x_t; weighted(w, a) is diag(w) a.
+/// Products, each instantiated once (they are most of the compile time): a b, a^T b, a b^T, and x_t^T M x_t, never
+/// negative, for every row x_t; weighted(w, a) is diag(w) a.
 using In = const Eigen::Ref<const Mat>&;
 using InVec = const Eigen::Ref<const Vec>&;
 Mat nn(In a, In b);
