@@ -71,7 +71,8 @@ inline int half_range(DType dtype) { return dtype == DType::float16 ? 8 : dtype 
 template <class Real>
 Real lift_of(const Context& c, Real inverse) {
   const int half = half_range(c.problem.dtype);
-  if (c.has(Bug::no_lift) || inverse < std::ldexp(Real(1), half)) return 1;
+  // so that NaN, which bugs make, passes on
+  if (c.has(Bug::no_lift) || !(inverse >= std::ldexp(Real(1), half))) return 1;
   return std::ldexp(Real(1), std::ilogb(inverse) + 1 - half);
 }
 
