@@ -40,16 +40,24 @@ struct Subjects {
   std::vector<const Kernel*> kernels;
   std::map<const Kernel*, std::size_t> index;
   std::vector<int> repeats;
+  std::vector<const Kernel*> honest;  ///< what each was made from
 
   explicit Subjects(const MutationOptions& options) {
-    for (const Mutant* mutant : options.mutants) add(mutant->kernel, mutant->repeats);
-    for (const Kernel* specimen : options.specimens) add(specimen, 1);
+    for (const Mutant* mutant : options.mutants) add(mutant->kernel, mutant->repeats, specimen_of(*mutant));
+    for (const Kernel* specimen : options.specimens) add(specimen, 1, *specimen);
   }
-  void add(const Kernel* kernel, int wanted) {
+  /// In the order in which they run: what honest kernels do has to be known first.
+  std::vector<const Kernel*> in_order(const MutationOptions& options) const {
+    std::vector<const Kernel*> all = options.specimens;
+    all.insert(all.end(), kernels.begin(), kernels.begin() + static_cast<std::ptrdiff_t>(options.mutants.size()));
+    return all;
+  }
+  void add(const Kernel* kernel, int wanted, const Kernel& specimen) {
     if (!index.emplace(kernel, kernels.size()).second)
       throw std::logic_error(kernel->info().key() + " stands for two mutants");
     kernels.push_back(kernel);
     repeats.push_back(wanted);
+    honest.push_back(&specimen);
   }
 };
 
@@ -83,11 +91,11 @@ class Mutation {
  public:
   Mutation(const std::vector<ProblemSpec>& specs, const MutationOptions& options)
       : options_(options), subjects_(options), results_(subjects_.kernels.size()) {
-    plan_ = make_plan(subjects_.kernels, specs, options.adapt);
+    plan_ = make_plan(subjects_.in_order(options), specs, options.adapt);
     groups_ = groups_of(plan_.units, RuleScope::suite);
     if (options.rules) {
       board_.emplace(subjects_.kernels.size(), options.mutants.size());
-      setting_ = make_plan(subjects_.kernels, published_setting(), true);
+      setting_ = make_plan(subjects_.in_order(options), published_setting(), true);
       for (Group& group : groups_of(setting_.units, RuleScope::setting)) groups_.push_back(std::move(group));
     }
     std::stable_sort(groups_.begin(), groups_.end(), [](const Group& a, const Group& b) { return a.cost > b.cost; });
@@ -132,6 +140,7 @@ class Mutation {
     judging.explain = false;
     const Case untouched = c;
     RuleProblem rules(untouched, reference, options_.plain, threads);
+    HonestRejections honest;
     for (std::size_t n = 0; n < unit.runs.size();) {
       std::size_t end = n;  // of the runs of one kernel, which follow each other
       while (end < unit.runs.size() && unit.runs[end].kernel == unit.runs[n].kernel) ++end;
@@ -146,7 +155,7 @@ class Mutation {
           if (board_) board_->add_verdict(subject, scope, std::any_of(more.begin(), more.end(), kills));
           std::move(more.begin(), more.end(), std::back_inserter(items));
         }
-        if (board_ && board_->open(subject, scope, dtype)) try_rules(run, scope, subject, c, h, rules);
+        if (board_ && board_->open(subject, scope, dtype)) try_rules(run, scope, subject, c, h, rules, honest);
       }
       if (items.empty()) continue;
       // Honest kernels run everywhere.
@@ -166,8 +175,11 @@ class Mutation {
     return sweep;
   }
 
+  /// Which rules reject an honest kernel on the problem at hand.
+  using HonestRejections = std::map<std::pair<const Kernel*, std::optional<Convention>>, std::vector<bool>>;
+
   void try_rules(const Run& run, RuleScope scope, std::size_t subject, const Case& c, std::optional<Array>& h,
-                 RuleProblem& rules) {
+                 RuleProblem& rules, HonestRejections& honest) {
     std::optional<KernelData> unchecked;
     const KernelData* data = c.kernel ? &*c.kernel : nullptr;
     if (data == nullptr) {  // not judged, or stopped by a check that others do not have
@@ -178,7 +190,11 @@ class Mutation {
       }
     }
     if (data != nullptr && data->outputs.contains("h")) h = data->outputs.at("h");
-    board_->add(subject, run, scope, data, h ? &*h : nullptr, rules);
+    const bool is_honest = subject >= options_.mutants.size();
+    std::vector<bool>& useless = honest[{subjects_.honest[subject], run.convention}];
+    const std::vector<bool> rejects =
+        board_->add(subject, run, scope, data, h ? &*h : nullptr, rules, is_honest ? std::vector<bool>{} : useless);
+    if (is_honest) useless = rejects;
   }
 
   void add(const Unit& unit, std::size_t subject, std::vector<Item> items) {

@@ -114,8 +114,11 @@ std::string checks_text(const MutationReport& report) {
 std::string rules_text(const MutationReport& report) {
   if (report.rules.empty()) return {};
   std::string text =
-      "What acceptance rules find, and how often they reject a run of an honest kernel, in the dtypes in which their "
-      "authors use them:\nin one shape with gate offsets 0, as in published tests (setting), and in these problems\n\n";
+      "What acceptance rules find: mutants rejected in a run in which the honest kernel is accepted; and runs of "
+      "honest "
+      "kernels that they reject.\nIn the dtypes in which their authors use them; in one shape with gate offsets 0, as "
+      "in "
+      "published tests (setting), and in these problems (suite)\n\n";
   text += fmt::format("{:<24}{:^26}  {:^36}\n", "", "mutants found", "honest runs rejected");
   text += fmt::format("{:<24}{:>13}{:>13}  {:>18}{:>18}\n", "rule", "setting", "suite", "setting", "suite");
   for (const RuleResult& rule : report.rules) {

@@ -74,8 +74,9 @@ void RuleBoard::record(std::size_t kernel, std::size_t rule, RuleScope scope, bo
 
 void RuleBoard::add_verdict(std::size_t kernel, RuleScope scope, bool rejected) { record(kernel, 0, scope, rejected); }
 
-void RuleBoard::add(std::size_t kernel, const Run& run, RuleScope scope, const KernelData* data, const Array* h,
-                    RuleProblem& problem) {
+std::vector<bool> RuleBoard::add(std::size_t kernel, const Run& run, RuleScope scope, const KernelData* data,
+                                 const Array* h, RuleProblem& problem, const std::vector<bool>& useless) {
+  std::vector<bool> rejects(rules_, false);
   const Problem& p = problem.problem_case().problem;
   RuleInput input{.problem = &p,
                   .module = run.kernel->info().module,
@@ -86,9 +87,10 @@ void RuleBoard::add(std::size_t kernel, const Run& run, RuleScope scope, const K
   bool loss_tried = false;
   for (std::size_t n = 1; n < rules_; ++n) {
     const Rule& rule = acceptance_rules()[n - 1];
-    if (!needed(kernel, n, scope, p.dtype)) continue;
+    if (!needed(kernel, n, scope, p.dtype) || (!useless.empty() && useless[n])) continue;
     if (data == nullptr) {  // an exception fails any test
       record(kernel, n, scope, true);
+      rejects[n] = true;
       continue;
     }
     if (rule.needs_plain && input.plain == nullptr) input.plain = problem.plain(run.convention);
@@ -107,7 +109,9 @@ void RuleBoard::add(std::size_t kernel, const Run& run, RuleScope scope, const K
       rejected = !loss_run || !rule.accepts(input);
     }
     record(kernel, n, scope, rejected);
+    rejects[n] = rejected;
   }
+  return rejects;
 }
 
 std::vector<RuleResult> RuleBoard::results(const std::vector<bool>& counted) const {

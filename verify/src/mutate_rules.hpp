@@ -50,9 +50,10 @@ class RuleBoard {
   /// Whether a run in this dtype could tell anything new.
   bool open(std::size_t kernel, RuleScope scope, DType dtype) const;
   /// Tries every rule that may still learn something on one run: `data` is what the kernel gave unchecked (null if it
-  /// threw), `h` its output (null if it gave none).
-  void add(std::size_t kernel, const Run& run, RuleScope scope, const KernelData* data, const Array* h,
-           RuleProblem& problem);
+  /// threw), `h` its output (null if it gave none). A rule that rejects the honest kernel in this run (`useless`, by
+  /// the position of the rule; may be empty) is not tried: its verdict would say nothing. Returns which rules reject.
+  std::vector<bool> add(std::size_t kernel, const Run& run, RuleScope scope, const KernelData* data, const Array* h,
+                        RuleProblem& problem, const std::vector<bool>& useless);
   /// What the verifier itself said of the same run.
   void add_verdict(std::size_t kernel, RuleScope scope, bool rejected);
 

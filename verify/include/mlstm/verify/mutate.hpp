@@ -55,7 +55,7 @@ inline constexpr std::array kRuleScopes{RuleScope::setting, RuleScope::suite};
 /// What one acceptance rule finds.
 struct RuleResult {
   std::string name, description;
-  std::map<RuleScope, Tally> mutants;    ///< detected, of all real mutants
+  std::map<RuleScope, Tally> mutants;    ///< rejected in some run in which the honest kernel is not, of all real ones
   std::map<RuleScope, Tally> specimens;  ///< runs of honest kernels that it rejects, of all
 };
 
