@@ -240,7 +240,7 @@ BOOST_AUTO_TEST_SUITE(engine)
 
 BOOST_AUTO_TEST_CASE(every_check_names_what_it_found) {
   const std::pair<const char*, const char*> expected[] = {
-      {"chunkwise.h_written_past_end", "red zone"},          {"chunkwise.df_written_before_start", "red zone"},
+      {"chunkwise.saved_written_past_end", "red zone"},      {"chunkwise.df_written_before_start", "red zone"},
       {"chunkwise.c_initial_input_damaged", "input damage"}, {"chunkwise.dv_last_element_unwritten", "not written"},
       {"chunkwise.accumulators_not_cleared", "poison"},      {"chunkwise.state_race", "repeat"}};
   std::vector<std::string> names;
@@ -300,7 +300,8 @@ BOOST_AUTO_TEST_CASE(honest_kernels_pass_and_undetected_mutants_count) {
 }
 
 BOOST_AUTO_TEST_CASE(results_do_not_depend_on_threads) {
-  const std::vector<std::string> names{"chunkwise.state_dropped", "recurrent.dm_last_ignored", "parallel.dv_without_inverse"};
+  const std::vector<std::string> names{"chunkwise.state_dropped", "recurrent.dm_last_ignored",
+                                       "parallel.dP_without_inverse"};
   const std::vector<std::string> cases{kSmall, "regime=standard,S=20,DHQK=8,DHV=4,L=8,dtype=bfloat16",
                                        "regime=ties,S=20,DHQK=8,DHV=4,L=8,dtype=float64"};
   MutationOptions one, three;
@@ -310,7 +311,7 @@ BOOST_AUTO_TEST_CASE(results_do_not_depend_on_threads) {
 }
 
 BOOST_AUTO_TEST_CASE(a_mutant_without_a_problem_does_not_count) {
-  const MutationReport report = run({"step.c_initial_ignored"}, {kSmall});
+  const MutationReport report = run({"step.scale_missing"}, {kSmall});
   BOOST_TEST(report.unrun.size() == 1u);
   BOOST_TEST(report.score().runs == 0);
   BOOST_TEST(report.exit_status() == 3);
@@ -318,7 +319,7 @@ BOOST_AUTO_TEST_CASE(a_mutant_without_a_problem_does_not_count) {
 
 BOOST_AUTO_TEST_CASE(unchecked_runs_show_what_a_test_without_red_zones_sees) {
   const Case c = make_case(parse_spec(kSmall));
-  const Mutant& bug = mutant("chunkwise.h_written_past_end");
+  const Mutant& bug = mutant("chunkwise.saved_written_past_end");
   BOOST_CHECK_THROW(run_kernel(*bug.kernel, c, Convention::exact), std::runtime_error);
   const KernelData wrong = run_unchecked(*bug.kernel, c, Convention::exact);
   const KernelData right = run_kernel(specimen_of(bug), c, Convention::exact);
@@ -331,7 +332,7 @@ BOOST_AUTO_TEST_CASE(others_miss_what_their_loss_and_memory_cannot_show) {
   options.rules = true;
   options.plain = specimens().front();
   const MutationReport report =
-      run({"chunkwise.always_detached", "chunkwise.h_written_past_end", "chunkwise.dv_without_inverse"},
+      run({"chunkwise.always_detached", "chunkwise.saved_written_past_end", "chunkwise.dv_without_inverse"},
           {"regime=standard,S=40,DHQK=16,DHV=16,L=16,dtype=float32"}, options);
   const auto found = [&](const std::string& name, RuleScope scope) {
     for (const RuleResult& result : report.rules)

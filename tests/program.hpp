@@ -34,7 +34,9 @@ struct Workplace {
   /// Runs "mlstm <arguments>".
   Result run(const std::string& arguments) const { return shell("'" MLSTM_BINARY_DIR "/bin/mlstm' " + arguments); }
 
-  std::vector<verify::Item> report(const std::string& name) const { return verify::read_report(path / name); }
+  std::vector<verify::Item> report(const std::string& name) const {
+    return verify::read_report_with_details(path / name);
+  }
 
   void write(const std::string& name, const std::string& text) const {
     std::ofstream(path / name, std::ios::binary) << text;
