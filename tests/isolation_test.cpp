@@ -86,7 +86,7 @@ const std::map<std::string, Expected> kExpected{
     {"hang_with_children", {{Status::TIMEOUT}, "took longer than"}},
     {"leave_threads", {{Status::FAIL, Status::ERROR}, ""}},
     {"fill_memory", {{Status::ERROR}, "of memory"}},
-    {"fill_shared_memory", {{Status::ERROR}, "used more than 128 MiB of memory and was stopped"}},
+    {"fill_shared_memory", {{Status::ERROR}, "used more than 256 MiB of memory and was stopped"}},
     {"flood_output", {{Status::ERROR}, "wrote more than 1024 KiB to its output"}},
     {"smash_heap", {{Status::FAIL, Status::ERROR}, ""}},
     {"write_past_end", {{Status::FAIL}, "h was written past its end"}},
@@ -110,7 +110,7 @@ Status worst(const std::vector<Item>& items) {
 /// Runs hostile variants of some names, and honest ones, over several problems; adds what they got to `items`.
 void sweep(const Marked& here, const std::vector<std::string>& names, const std::string& timeout, int seeds,
            std::vector<Item>& items) {
-  std::string command = "verify --report report --memory-limit 128M --timeout " + timeout + " --threads " +
+  std::string command = "verify --report report --memory-limit 256M --timeout " + timeout + " --threads " +
                         std::to_string(setting("MLSTM_HOSTILE_THREADS", 4)) + " --plugin " + kPlugins +
                         "libhostile.so --plugin " + kPlugins + "librecurrent.so --variant '*eigen*,sequence_c'";
   for (const std::string& name : names) command += " --variant hostile_" + name;

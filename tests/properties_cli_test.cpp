@@ -12,7 +12,8 @@ namespace {
 using namespace mlstm::verify;
 using mlstm::test::contains, mlstm::test::Result, mlstm::test::Workplace;
 
-const std::string kChunkwise = " --variant chunkwise--native_eigen_ownbw ", kStep = " --variant 'recurrent--step*' ";
+const std::string kChunkwise = " --variant chunkwise--native_eigen_ownbw ",
+                  kStep = " --variant recurrent--step_fused_eigen ";
 
 /// "split_state" of every item of a property.
 std::multiset<std::string> names_in(const std::vector<Item>& items) {

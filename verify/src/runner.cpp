@@ -9,6 +9,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -315,6 +316,8 @@ KernelData run_case(const Kernel& kernel, const Case& c, std::optional<Conventio
     std::unique_lock lock(one_device, std::defer_lock);
     if (info.device == Device::cuda) lock.lock();
     results = options != nullptr ? consistent_results(run, c.problem, *options) : run(kZero);
+  } catch (const std::system_error& error) {  // no thread to be had, say: nothing that the numbers are to blame for
+    throw DeviceError(info.key() + ": " + error.what());
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(info.key() + ": " + error.what());
   }

@@ -77,7 +77,7 @@ class WorkerPool {
 
 /// What a worker is told when it is started.
 struct WorkerLimits {
-  std::uint64_t data = 0;    ///< bytes of memory that it can have (RLIMIT_DATA); 0: any number
+  std::uint64_t data = 0;    ///< bytes that it can have beyond those it starts with (RLIMIT_DATA); 0: any number
   std::uint64_t memory = 0;  ///< bytes of memory that it may hold before it is killed; 0: any number
 };
 
