@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: gpu
+// Kernels that leave the device's context unusable, among kernels that are right. The built program is looked for in
+// the build folder, or in that of the environment variable MLSTM_BUILD (bin/mlstm, plugins/).
+#include "gpu.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <map>
+#include <set>
+
+#include "program.hpp"
+
+namespace mlstm::test {
+namespace {
+
+using verify::Item;
+using verify::Status;
+
+std::string build_folder() {
+  const char* const given = std::getenv("MLSTM_BUILD");
+  return given != nullptr ? given : MLSTM_BINARY_DIR;
+}
+
+BOOST_FIXTURE_TEST_CASE(a_kernel_that_breaks_the_device_costs_its_own_runs, Workplace) {
+  std::string command = fmt::format(
+      "'{0}/bin/mlstm' verify --report report --timeout 10 --plugin '{0}/plugins/libhostile_cuda.so' "
+      "--variant 'hostile_*_cuda,*_cuda_ownbw'",
+      build_folder());
+  for (int seed = 0; seed < 3; ++seed)
+    command += " --case regime=standard,S=32,DHQK=16,DHV=16,L=16,dtype=float32,seed=" + std::to_string(seed);
+  const Result result = shell(command);
+  BOOST_TEST(result.status == 1, result.err);
+  std::map<std::string, std::multiset<Status>> statuses;
+  std::map<std::string, std::string> notes;
+  for (const Item& item : report("report")) {
+    statuses[item.variant].insert(item.status);
+    notes[item.variant] = item.note;
+  }
+  const auto expect = [&](const std::string& name, Status status, const std::string& note) {
+    BOOST_TEST_CONTEXT(name) {
+      BOOST_TEST(statuses["recurrent--" + name].size() == 3u);
+      for (const Status found : statuses["recurrent--" + name]) BOOST_TEST((found == status), to_string(found));
+      BOOST_TEST(contains(notes["recurrent--" + name], note), notes["recurrent--" + name]);
+    }
+  };
+  expect("hostile_illegal_address_cuda", Status::FAIL, "illegal memory access");
+  expect("hostile_trap_cuda", Status::FAIL, "cuda");
+  expect("hostile_endless_cuda", Status::TIMEOUT, "took longer than");
+  BOOST_TEST(statuses.size() == 7u);
+  for (const auto& [variant, all] : statuses)
+    if (!contains(variant, "hostile"))
+      for (const Status status : all) BOOST_TEST((status == Status::PASS), variant << ": " << notes[variant]);
+}
+
+}  // namespace
+}  // namespace mlstm::test
