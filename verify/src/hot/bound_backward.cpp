@@ -267,9 +267,11 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     out.column.segment(t0, n) =
         both.cwiseProduct(EG.transpose() * part(W2) + last2.cwiseProduct(KX.cwiseProduct(V2).rowwise().sum()));
     out.column_w.segment(t0, n) = both.cwiseProduct(EG.transpose() * part(w2) + later(f.Y));
-    const Vec later_w = last2.cwiseProduct(quadratic(k, f.w_qq));
-    const Vec later_r = last2.cwiseProduct(quadratic(k, f.r_qq));
-    const Mat P2w = weighted(part(gw2), P2), P2r = weighted(part(gr2), P2);
+    // Products that cancel in k . q are as wrong as their terms, hence the larger of coherent and incoherent sums.
+    const auto largest = [&](const Mat& qq) -> Vec { return quadratic(k, qq).cwiseMax(K2 * qq.diagonal()); };
+    const Vec later_w = last2.cwiseProduct(largest(f.w_qq)), later_r = last2.cwiseProduct(largest(f.r_qq));
+    const Mat both_P2 = P2.cwiseMax(s2 * E);
+    const Mat P2w = weighted(part(gw2), both_P2), P2r = weighted(part(gr2), both_P2);
     out.gamma_w.segment(t0, n) = P2w.colwise().sum().transpose() + later_w;
     out.gamma_r.segment(t0, n) = P2r.colwise().sum().transpose() + later_r;
     out.column_P2.segment(t0, n) = P2.colwise().sum().transpose();
