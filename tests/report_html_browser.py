@@ -67,8 +67,9 @@ def hostile_report(directory):
                 "kills": {regime: {"bound": [n, 4], "poison": [0, 4]} for regime in ("forget3", "forget6", HOSTILE)}}
                for n in range(5)]
     with open(os.path.join(directory, "mutate.json"), "w") as file:
-        json.dump({"score": 0.8, "mutants": mutants, "false_alarms": {"count": 0},
-                   "rules": [{"name": HOSTILE, "detected": 3, "of": 5, "false_alarms": 1, "honest_runs": 9}]}, file)
+        json.dump({"score": 0.8, "mutants": mutants, "false_alarms": {"verdicts": 9, "not_passed": 0},
+                   "rules": [{"name": HOSTILE, "description": HOSTILE, "mutants": {"setting": [3, 5], "suite": [4, 5]},
+                              "false_alarms": {"setting": [0, 9], "suite": [1, 9]}}]}, file)
 
 
 def large_report(directory):

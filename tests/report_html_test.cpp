@@ -358,8 +358,8 @@ BOOST_AUTO_TEST_CASE(names_from_files_stay_text) {
   mutant["kills"] = json::object{{kHostile, json::object{{kHostile, json::array{1, 2}}}}};
   mutant["by"] = json::object{{"problem", kHostile}, {"check", kHostile}, {"repro", kHostile}};
   const json::object mutations{{"mutants", json::array{mutant}},
-                               {"rules", json::array{json::object{{"name", kHostile}, {"detected", kHostile}}}},
-                               {"false_alarms", json::object{{kHostile, kHostile}}}};
+                               {"rules", json::array{json::object{{"name", kHostile}, {"description", kHostile}}}},
+                               {"false_alarms", json::object{{"not_passed", kHostile}}}};
   const std::string html = to_html(items_of(records), {{json::serialize(mutations), "m"}});
   BOOST_TEST(fault_in_nesting(html) == "");
   BOOST_TEST(!contains(html, "<img"));
@@ -408,15 +408,16 @@ BOOST_AUTO_TEST_CASE(a_kill_matrix_shows_what_there_is) {
      "kills": {"forget3": {"bound": [3, 4], "poison": [0, 4]}, "forget6": {"bound": [0, 4]}}},
     {"name": "got_away", "family": "mask", "detected": false, "by": null, "kills": {"forget3": {"bound": [0, 4]}}},
     {"name": "bare"}, 7],
-    "rules": [{"name": "allclose", "detected": 31, "of": 110, "false_alarms": 2, "honest_runs": 1000}],
-    "false_alarms": {"count": 0}})";
+    "rules": [{"name": "allclose", "description": "with tolerances", "mutants": {"setting": [3, 4], "suite": [31, 110]},
+               "false_alarms": {"setting": [0, 9], "suite": [2, 1000]}}],
+    "false_alarms": {"verdicts": 1234, "not_passed": 0, "items": []}})";
   const std::string html = to_html({}, {{text, "m.json"}});
   BOOST_TEST(fault_in_nesting(html) == "");
   BOOST_TEST(contains(html, "1 of 4 planted bugs detected (score 0.9999)"));  // never rounded up
   BOOST_TEST(contains(html, "<td class=\"kill k3\" title=\"bound 3/4, poison 0/4\">3/4</td>"));
   BOOST_TEST(contains(html, "<td class=\"kill k0\" title=\"bound 0/4\">0/4</td>"));
-  BOOST_TEST(contains(html, ">31 of 110</td><td class=\"num\">2 of 1000</td>"));
-  BOOST_TEST(contains(html, "False alarms: count 0"));
+  BOOST_TEST(contains(html, ">31 of 110</td><td class=\"num\">0 of 9</td><td class=\"num\">2 of 1000</td>"));
+  BOOST_TEST(contains(html, "False alarms: 0 of 1234 verdicts"));
   BOOST_TEST(contains(html, "mlstm verify p1"));
   BOOST_TEST(html.find("got_away") < html.find("no_abs"));  // what got away comes first
   for (const char* part : {"{}", R"({"mutants": 3, "rules": {}})", R"({"mutants": [{"kills": [1]}], "rules": [1]})"})

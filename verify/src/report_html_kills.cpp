@@ -80,18 +80,33 @@ std::string headline(const json::object& root, std::size_t caught, std::size_t o
   return text;
 }
 
+/// "3 of 5" for {"<scope>": [3, 5]}.
+std::string tally_in(const json::object& rule, const char* key, const char* scope) {
+  const json::value* tallies = rule.if_contains(key);
+  const json::array* pair =
+      tallies != nullptr && tallies->is_object() ? array_in(tallies->as_object(), scope) : nullptr;
+  if (pair == nullptr || pair->size() != 2) return {};
+  return words_of(pair->at(0)) + " of " + words_of(pair->at(1));
+}
+
 std::string rules_table(const json::array& rules) {
   std::string text =
-      R"(<h3>What other acceptance rules catch</h3><div class="scroll" tabindex="0" role="region" aria-label="Acceptance rules">)"
-      R"(<table class="rules"><thead><tr><th scope="col">rule</th><th scope="col" class="num">planted bugs detected</th>)"
-      R"(<th scope="col" class="num">false alarms</th></tr></thead><tbody>)";
+      R"(<h3>What acceptance rules find</h3><p class="lead">Planted bugs that a rule rejects in a run in which it accepts )"
+      R"(the honest kernel, and runs of honest kernels that it rejects: in one shape with gate offsets 0, as published )"
+      R"(tests have it, and in the problems of this run.</p>)"
+      R"(<div class="scroll" tabindex="0" role="region" aria-label="Acceptance rules">)"
+      R"(<table class="rules"><thead><tr><th scope="col">rule</th><th scope="col" class="num">bugs, one shape</th>)"
+      R"(<th scope="col" class="num">bugs, all problems</th><th scope="col" class="num">honest runs, one shape</th>)"
+      R"(<th scope="col" class="num">honest runs, all problems</th></tr></thead><tbody>)";
   for (const json::value& value : rules) {
     const json::object* rule = value.if_object();
     if (rule == nullptr) continue;
-    text +=
-        fmt::format(R"(<tr><th scope="row">{}</th><td class="num">{} of {}</td><td class="num">{} of {}</td></tr>)",
-                    escaped(text_in(*rule, "name")), escaped(text_in(*rule, "detected")), escaped(text_in(*rule, "of")),
-                    escaped(text_in(*rule, "false_alarms")), escaped(text_in(*rule, "honest_runs")));
+    text += fmt::format(R"(<tr><th scope="row" title="{}">{}</th>)", escaped(text_in(*rule, "description")),
+                        escaped(text_in(*rule, "name")));
+    for (const char* key : {"mutants", "false_alarms"})
+      for (const char* scope : {"setting", "suite"})
+        text += "<td class=\"num\">" + escaped(tally_in(*rule, key, scope)) + "</td>";
+    text += "</tr>";
   }
   return text + "</tbody></table></div>\n";
 }
@@ -182,8 +197,9 @@ std::string section(const MutationFile& file, std::size_t number) {
     for (const json::value& mutant : *mutants) caught += mutant.is_object() && detected(mutant.as_object());
     text += "<p class=\"score\">" + escaped(headline(*object, caught, mutants->size())) + "</p>\n";
   }
-  if (const json::value* alarms = object->if_contains("false_alarms"); alarms != nullptr && !alarms->is_null())
-    text += "<p>False alarms: " + escaped(words_of(*alarms)) + "</p>\n";
+  if (const json::value* alarms = object->if_contains("false_alarms"); alarms != nullptr && alarms->is_object())
+    text += "<p>False alarms: " + escaped(text_in(alarms->as_object(), "not_passed")) + " of " +
+            escaped(text_in(alarms->as_object(), "verdicts")) + " verdicts on honest kernels</p>\n";
   if (const json::array* rules = array_in(*object, "rules")) text += rules_table(*rules);
   if (const json::array* mutants = array_in(*object, "mutants"))
     text += "<h3>Kill matrix</h3><p class=\"lead\">Kills of runs, by regime; of the check that kills most.</p>\n" +
