@@ -19,11 +19,11 @@ constexpr BoundConstants bound_constants(DType operand) {
   // clang-format off
   //                                  h  c_l n_l m_l   dq dk dv  di   df    dc dn dm
   switch (operand) {
-    case DType::float64: return      {2.5, 2, 2, 1,   2.5, 2, 2,  2,  2.5,  2, 2, 2};
+    case DType::float64: return      {2.5, 2.5, 2, 1, 2.5, 3, 2,  2,  2.5,  2, 2, 2};
     case DType::float32: return      {2, 2,  2,  1,    2, 2, 2,  2,   2,    2, 2, 2};
     case DType::tfloat32: return     {3, 3,  3,  1,    3, 3, 3,  2.5, 2.5,  3, 3, 3};
-    case DType::float16: return      {3, 3,  3,  1,    3, 3, 3,  2,   2.5,  3, 2, 2};
-    case DType::bfloat16: return     {3, 3,  3,  1,    3, 3, 3,  2,   2.5,  3, 2, 2};
+    case DType::float16: return      {3, 3,  3,  1,    3, 3, 3,  2,   3,    3, 2, 2};
+    case DType::bfloat16: return     {3, 3,  3,  1,    3, 3, 3,  2,   3,    3, 2, 2};
   }
   // clang-format on
   return {};

@@ -122,7 +122,7 @@ Precision precision_of(const Case& c) {
   p.state = c.kernel->state_dtype.value_or(p.state);
   if (const auto saved = c.kernel->attributes.find("saved_dtype"); saved != c.kernel->attributes.end())
     p.saved = parse_dtype(std::get<std::string>(saved->second), "saved_dtype");
-  if (c.kernel->variant.starts_with("recurrent--")) p.window = 1;
+  if (c.kernel->variant.starts_with("recurrent--")) p.window = 0;
   if (c.kernel->variant.starts_with("parallel--")) p.window = c.problem.shape.S;
   return p;
 }
@@ -147,6 +147,8 @@ TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Prec
     bounds[prefix + "open_rows"] = zeros({shape.B, shape.NH});
   }
 
+  const std::int64_t reference_window =
+      problem.chunk_size > 0 ? problem.chunk_size : 64;  // as reference::Options has it
   const std::int64_t heads = shape.heads();
   // A case may come without dh and still have cotangents of the last states.
   const Array no_dh = gradients && !c.cotangents.contains("h") ? zeros(shape_of("h", shape)) : Array();
@@ -160,9 +162,11 @@ TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Prec
                   .normalize = problem.normalized(),
                   .eps = problem.eps,
                   .stabilizer_init = problem.stabilizer_init,
-                  .window = std::max<std::int64_t>(1, precision.window),
-                  // A recurrent kernel uses its state unrounded; large chunks are cut to keep S x L small.
-                  .chunk = precision.window <= 1 ? 64 : std::min<std::int64_t>(precision.window, 128),
+                  // The reference is float64 too, with sums of gates over its own chunks.
+                  .window = std::max(precision.window, precision.operand == DType::float64 ? reference_window : 1),
+                  .sums_every_step = precision.window <= 1,
+                  // Large chunks are cut to keep S x L small.
+                  .chunk = precision.window == 0 ? 64 : std::min<std::int64_t>(precision.window, 128),
                   .u = roundoffs(precision),
                   .in = {input("q"), input("k"), input("v"), input("i"), input("f"), input("c_initial"),
                          input("n_initial"), input("m_initial")},

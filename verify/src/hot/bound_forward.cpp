@@ -67,10 +67,11 @@ ChunkWeights weigh_chunk(const HeadProblem& p, const Rows& rows, Index t0, Index
   return c;
 }
 
-// A recurrent kernel rounds its state at every step. The error of an element C is then that of as many roundings as the
-// state remembers steps, about u_a |C| √(memory / 3), while squares of terms, which rows are weighted by, see only
-// √(sum D^2 k^2 v^2). The two differ by the coherence |C|^2 / sum D^2 |k|^2 |v|^2, 1 where inputs are independent and
-// the number of remembered steps where they repeat. `memory` is carried from chunk to chunk.
+// A recurrent kernel (and one with chunks of one step) rounds its state at every step. The error of an element C is
+// then that of as many roundings as the state remembers steps, about u_a |C| √(memory / 3), while squares of terms,
+// which rows are weighted by, see only √(sum D^2 k^2 v^2). The two differ by the coherence |C|^2 / sum D^2 |k|^2 |v|^2,
+// 1 where inputs are independent and the number of remembered steps where they repeat. `memory` is carried from chunk
+// to chunk.
 void add_state_roundings(const HeadProblem& p, const Values& x, const PastState& past, const ChunkWeights& c,
                          double& memory, Rows& rows) {
   const auto k = x.k.middleRows(c.t0, c.rows), v = x.v.middleRows(c.t0, c.rows);
@@ -155,7 +156,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     rows.chunks.push_back(weigh_chunk(p, rows, t0, n, past.m));
     rows.past.push_back(past);
     const ChunkWeights& c = rows.chunks.back();
-    if (p.window <= 1) add_state_roundings(p, x, past, c, memory, rows);
+    if (p.sums_every_step) add_state_roundings(p, x, past, c, memory, rows);
     const auto q = x.q.middleRows(t0, n), k = x.k.middleRows(t0, n), v = x.v.middleRows(t0, n);
     const auto Q2 = x.Q2.middleRows(t0, n), K2 = x.K2.middleRows(t0, n), V2 = x.V2.middleRows(t0, n);
     const auto h = x.h.middleRows(t0, n);

@@ -32,8 +32,9 @@ struct HeadProblem {
   bool normalize;
   double eps;
   StabilizerInit stabilizer_init;
-  std::int64_t window;  ///< W: steps after which sums of gates restart
-  std::int64_t chunk;   ///< rows between two uses of a rounded state
+  std::int64_t window;   ///< W: steps after which sums of gates restart
+  bool sums_every_step;  ///< a state gains its terms one by one, and is rounded each time
+  std::int64_t chunk;    ///< rows between two uses of a rounded state
   Roundoffs u;
   Inputs<double> in;
   Outputs<double> out;  ///< reference values, read only

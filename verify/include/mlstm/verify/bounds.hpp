@@ -15,7 +15,9 @@ struct Precision {
   DType operand = DType::float32;  ///< what matrix products read
   DType state = DType::float32;    ///< what chunk states and last states are kept in
   DType saved = DType::float32;    ///< what m and d are saved in for the backward pass
-  std::int64_t window = 64;        ///< steps after which sums of gates restart: 1 recurrent, L chunkwise, S parallel
+  /// Steps after which sums of gates restart, and a state is rounded for its next use: L chunkwise, S parallel. 0:
+  /// recurrent, where sums restart at every step but a state is used as it is.
+  std::int64_t window = 64;
 
   auto operator<=>(const Precision&) const = default;
 };
