@@ -50,13 +50,14 @@ Specs smoke() {
              "regime=input_closed,NH=2,S=100,DHQK=16,DHV=32,L=32,stabilizer_init=neg_inf,eps=0.01",
              "regime=input_open,S=96,DHQK=32,DHV=16,L=32,eps=1", "regime=crossover,NH=2,S=100,DHQK=16,DHV=16,L=32",
              "regime=xlstm7b,NH=2,S=128,DHQK=32,DHV=64,L=64", "regime=wide,S=64,DHQK=16,DHV=16,L=16",
-             "regime=retrieval,S=128,DHQK=32,DHV=32,L=32",
+             "regime=retrieval,S=128,DHQK=32,DHV=32,L=32", "regime=forget6,NH=3,S=300,DHQK=64,DHV=128,L=144",
              "regime=forget3,gate=sigmoid,S=1,DHQK=16,DHV=32,L=16,initial_states=1",
              "regime=forget6,gate=sigmoid,normalize=0,S=100,DHQK=16,DHV=16,L=32,initial_states=1"},
             {"bfloat16"});
   add_lines(specs,
             {"regime=large_m,NH=2,S=96,DHQK=16,DHV=32,L=32,initial_states=1",
              "regime=denominator_zero,S=64,DHQK=16,DHV=16,L=32",
+             "regime=standard,S=40,DHQK=16,DHV=16,L=16,eps=0.01,last_state_cotangents=1",
              "regime=integers,S=64,DHQK=16,DHV=16,L=16,initial_states=1,last_state_cotangents=1"},
             {"float64"});
   add_lines(specs,
