@@ -13,8 +13,9 @@ void require_message(std::string_view message) {
 }
 
 const std::vector<Target>& targets() {
-  static const std::vector<Target> all{spec_target(),        manifest_target(), report_target(), journal_target(),
-                                       expectation_target(), peers_target(),    reply_target(),  case_target()};
+  static const std::vector<Target> all{spec_target(),        manifest_target(),  report_target(), journal_target(),
+                                       expectation_target(), peers_target(),     reply_target(),  frames_target(),
+                                       details_target(),     mutations_target(), case_target()};
   return all;
 }
 

@@ -40,6 +40,9 @@ Target journal_target();      ///< journal.jsonl
 Target expectation_target();  ///< files for --expect
 Target peers_target();        ///< files for bench --peers
 Target reply_target();        ///< what the process that reads a case sends
+Target frames_target();       ///< what verifier and worker say to each other
+Target details_target();      ///< details.json
+Target mutations_target();    ///< mutate.json, as a part of the HTML report
 Target case_target();         ///< HDF5 files of sound structure, with any content
 
 }  // namespace mlstm::fuzz
