@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -17,7 +16,6 @@
 namespace mlstm::verify {
 namespace {
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr std::array<std::pair<Status, std::string_view>, 7> kNames{{{Status::PASS, "PASS"},
                                                                      {Status::FAIL, "FAIL"},
                                                                      {Status::MISTRUSTED, "MISTRUSTED"},
