@@ -97,7 +97,7 @@ const std::map<std::string, Expected> kExpected{
     {"write_protocol", {{Status::ERROR}, "sent the verifier something that is no reply"}},
     {"read_protocol", {{Status::TIMEOUT}, "took longer than"}},
     {"forge_done", {{Status::ERROR}, "sent the verifier something that is no reply"}},
-    {"return_error", {{Status::FAIL}, "forward returned 7: cannot do that"}}};
+    {"return_error", {{Status::FAIL}, "forward returned 7: cannot do that "}}};
 
 /// The worst status of a run: its items may be several.
 Status worst(const std::vector<Item>& items) {

@@ -223,6 +223,10 @@ BOOST_AUTO_TEST_CASE(every_failure_is_listed_with_its_reproduction_line) {
   BOOST_TEST(text.find("--case \"x\"") == std::string::npos);
 }
 
+BOOST_AUTO_TEST_CASE(text_of_a_kernel_becomes_one_line_of_utf8) {
+  BOOST_TEST(one_line("two\nlines\t\x1b[31m\x7f, \xc3\xa9\xff") == "two lines  [31m , \xc3\xa9\xef\xbf\xbd");
+}
+
 BOOST_AUTO_TEST_CASE(shell_words_survive_a_shell) {
   BOOST_TEST(shell_word("a/b-c_1.h5") == "a/b-c_1.h5");
   BOOST_TEST(shell_word("two words") == "'two words'");

@@ -18,9 +18,9 @@ RunRequest request() {
   return request;
 }
 
-std::vector<Described> variants() {
+std::vector<Described> variants(const std::string& name = "sequence_c") {
   Described described;
-  described.info.name = std::string("sequence_c");
+  described.info.name = name;
   described.info.description = std::string("an example");
   described.info.dtypes = {DType::float32};
   described.info.gates = {Gate::exp, Gate::sigmoid};
@@ -54,7 +54,7 @@ bool run(std::string_view bytes) try {
 std::string marked(char kind, const std::string& fields) { return std::string(1, kind).append(fields); }
 
 std::vector<std::string> seeds() {
-  return {marked('r', encode(request())), marked('v', encode(variants())),
+  return {marked('r', encode(request())), marked('v', encode(variants())), marked('v', encode(variants("two\nlines"))),
           marked('d', encode_device({{"device", std::string("cpu")}, {"device_name", std::string("x")}}))};
 }
 

@@ -244,7 +244,7 @@ int forward(const mlstm_kernel* self, const mlstm_problem* problem, const mlstm_
   const int status = honest().forward(&honest(), problem, args, message, message_size);
   if (status != 0) return status;
   const int own = static_cast<const Hostile*>(self->user)->misdeed({*problem, *args});
-  if (own != 0) std::snprintf(message, message_size, "cannot do that");
+  if (own != 0) std::snprintf(message, message_size, "cannot\ndo that\x1b");
   return own;
 }
 

@@ -12,6 +12,7 @@
 #include <exception>
 #include <string_view>
 
+#include "mlstm/verify/report.hpp"
 #include "mlstm_kernel.h"
 
 namespace mlstm::verify {
@@ -282,7 +283,7 @@ class LoadedVariant final : public PluginVariant {
 
   static std::string message_text(Message& message) {
     message.back() = 0;
-    return message.data();
+    return one_line(message.data());
   }
 
   template <class Function, class Args>
@@ -331,7 +332,7 @@ bool is_printable(char c) { return static_cast<unsigned char>(c) >= 0x20 && c !=
 
 void validate(const VariantInfo& info) {
   const auto refuse = [](std::string_view field, std::string_view value, std::string_view expected) {
-    throw std::invalid_argument(fmt::format("{} is \"{}\"; expected {}", field, value, expected));
+    throw std::invalid_argument(fmt::format("{} is \"{}\"; expected {}", field, one_line(value), expected));
   };
   constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
   if (info.name.empty() || info.name.size() > 100 || info.name.find_first_not_of(letters) != std::string::npos)

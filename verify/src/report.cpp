@@ -229,6 +229,13 @@ std::string to_utf8(std::string_view text) {
   return valid;
 }
 
+std::string one_line(std::string_view text) {
+  std::string line = to_utf8(text);
+  for (char& c : line)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  return line;
+}
+
 std::string shell_word(std::string_view word) {
   constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
   if (!word.empty() && word.find_first_not_of(plain) == std::string_view::npos) return std::string(word);

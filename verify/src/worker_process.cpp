@@ -177,10 +177,7 @@ std::string CapturedOutput::last_line() const {
   std::string_view text = tail_;
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.remove_suffix(1);
   if (text.empty()) return {};
-  std::string line(text.substr(text.find_last_of("\n\r") + 1).substr(0, longest));
-  for (char& c : line)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  return fmt::format("; last output: \"{}\"", to_utf8(line));
+  return fmt::format("; last output: \"{}\"", one_line(text.substr(text.find_last_of("\n\r") + 1).substr(0, longest)));
 }
 
 WorkerProcess::WorkerProcess(const std::filesystem::path& program, const WorkerLimits& limits) : limits_(limits) {

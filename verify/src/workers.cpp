@@ -15,6 +15,7 @@
 #include <set>
 #include <thread>
 
+#include "mlstm/verify/report.hpp"
 #include "worker_process.hpp"
 
 namespace mlstm::verify {
@@ -34,9 +35,9 @@ std::string library_of(const Kernel& kernel) {
 
 std::string text_in(std::string_view meta) {
   FieldReader fields(meta);
-  std::string text = fields.text();
+  const std::string text = fields.text();
   fields.finish();
-  return text;
+  return one_line(text);  // a kernel may have written it
 }
 
 struct Worker {
