@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: gpu
-// Kernels that leave the device's context unusable, among kernels that are right. The built program is looked for in
-// the build folder, or in that of the environment variable MLSTM_BUILD (bin/mlstm, plugins/).
+// Plugins on a GPU: kernels that leave the device's context unusable, among kernels that are right; the example. The
+// built program is looked for in the build folder, or in that of the environment variable MLSTM_BUILD (bin/mlstm,
+// plugins/).
 #include "gpu.hpp"
 
 #include <fmt/format.h>
@@ -52,6 +53,22 @@ BOOST_FIXTURE_TEST_CASE(a_kernel_that_breaks_the_device_costs_its_own_runs, Work
   for (const auto& [variant, all] : statuses)
     if (!contains(variant, "hostile"))
       for (const Status status : all) BOOST_TEST((status == Status::PASS), variant << ": " << notes[variant]);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_example_in_cuda_passes, Workplace) {
+  for (const char* where : {"", " --in-process"}) {
+    const Result result = shell(
+        fmt::format("'{0}/bin/mlstm' verify --suite smoke --report report --plugin '{0}/plugins/libparallel.so'{1}",
+                    build_folder(), where));
+    BOOST_TEST(result.status == 0, result.out << result.err);
+    const auto items = report("report");
+    BOOST_TEST(items.size() > 10u);
+    for (const Item& item : items) {
+      BOOST_TEST(item.variant == "parallel--rows_cuda");
+      BOOST_TEST((item.status == Status::PASS), item.note);
+    }
+    std::filesystem::remove_all(path / "report");
+  }
 }
 
 }  // namespace

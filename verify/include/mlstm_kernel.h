@@ -3,8 +3,9 @@
  * mlstm_kernel.h: kernels of others as shared libraries, for `mlstm verify --plugin ./libmine.so`.
  *
  * A library exports one function, mlstm_kernels, that names its kernels; each says what it takes and computes, and how
- * it is called. Plain C11, and C++. Nothing of mlstm has to be linked: this file is all that a plugin needs. An example
- * of 150 lines is verify/examples/recurrent_plugin.c; what is computed is defined there and in the README.
+ * it is called. Plain C11, and C++. Nothing of mlstm has to be linked: this file is all that a plugin needs. Examples
+ * are verify/examples/recurrent_plugin.c, forward and backward in C, and parallel_plugin.cu, forward in CUDA; what is
+ * computed is defined there and in the README.
  *
  * Memory. The caller allocates everything: inputs, outputs, `saved` (what forward leaves for backward) and `workspace`.
  * Pointers are of the declared device: host memory, or memory of the current CUDA device. All are aligned to 256 bytes.

@@ -93,7 +93,8 @@ std::string read_text_file(const std::filesystem::path& path);
 /// `text` with every byte that is not part of valid UTF-8 replaced by U+FFFD.
 std::string to_utf8(std::string_view text);
 
-/// `text` of a kernel or its process as it may stand in a message of one line: valid UTF-8, control characters as spaces.
+/// `text` of a kernel or its process as it may stand in a message of one line: valid UTF-8, control characters as
+/// spaces.
 std::string one_line(std::string_view text);
 
 /// `word` as one POSIX shell word: quoted if it has to be.
