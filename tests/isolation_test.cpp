@@ -228,7 +228,7 @@ BOOST_FIXTURE_TEST_CASE(plugins_that_cannot_be_used_are_one_line_and_status_2, M
   check("taken name", "variant recurrent--sequence_eigen_ownbw is there already, from mlstm itself");
   check("long name", "name is longer than");
   check("no description", "description is null");
-  check("two lines", "expected one line of text");
+  check("two lines", "expected one line of UTF-8 text");
   check("no device", "device is 9; expected one of MLSTM_DEVICE_CPU, MLSTM_DEVICE_CUDA");
   check("no dtypes", "dtypes is \"0\"; expected at least one");
   check("unknown dtypes", "dtypes is 1048576; expected a set of MLSTM_FLOAT64, ");

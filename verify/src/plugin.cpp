@@ -326,8 +326,6 @@ mlstm_kernel_library open_library(const std::filesystem::path& path) {
   return copy;
 }
 
-bool is_printable(char c) { return static_cast<unsigned char>(c) >= 0x20 && c != 0x7f; }
-
 }  // namespace
 
 void validate(const VariantInfo& info) {
@@ -338,8 +336,8 @@ void validate(const VariantInfo& info) {
   if (info.name.empty() || info.name.size() > 100 || info.name.find_first_not_of(letters) != std::string::npos)
     refuse("name", info.name.substr(0, 100), "1 to 100 letters, digits, '_', '-' and '.'");
   if (info.description.empty() || info.description.size() > kLongestText ||
-      !std::all_of(info.description.begin(), info.description.end(), is_printable))
-    refuse("description", info.description.substr(0, 100), "one line of text");
+      info.description != one_line(info.description))
+    refuse("description", info.description.substr(0, 100), "one line of UTF-8 text");
   if (info.dtypes.empty()) refuse("dtypes", "0", "at least one");
   if (std::find(info.dtypes.begin(), info.dtypes.end(), DType::tfloat32) != info.dtypes.end())
     refuse("dtypes", "tfloat32", "storage formats only: float64, float32, float16, bfloat16");
