@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: end_to_end
-#include "mlstm/verify/bench.hpp"
+#include "studies/bench.hpp"
 
 #include <algorithm>
 #include <boost/json.hpp>
@@ -8,9 +8,9 @@
 #include <filesystem>
 #include <stdexcept>
 
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/runner.hpp"
+#include "cases/case_file.hpp"
 #include "program.hpp"
+#include "runner/runner.hpp"
 
 namespace {
 using namespace mlstm;

@@ -6,10 +6,10 @@
 #include <map>
 #include <set>
 
+#include "cases/problems.hpp"
+#include "judge/judge.hpp"
 #include "mlstm/kernel.hpp"
-#include "mlstm/verify/judge.hpp"
-#include "mlstm/verify/problems.hpp"
-#include "mlstm/verify/runner.hpp"
+#include "runner/runner.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;

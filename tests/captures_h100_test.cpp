@@ -6,8 +6,8 @@
 #include <map>
 #include <set>
 
+#include "cases/source_digest.hpp"
 #include "mlstm/kernel.hpp"
-#include "mlstm/verify/source_digest.hpp"
 #include "program.hpp"
 
 namespace {

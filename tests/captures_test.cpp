@@ -6,8 +6,8 @@
 #include <map>
 #include <set>
 
-#include "mlstm/verify/expect.hpp"
 #include "program.hpp"
+#include "sweep/expect.hpp"
 
 namespace {
 

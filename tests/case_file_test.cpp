@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: unit
-#include "mlstm/verify/case_file.hpp"
+#include "cases/case_file.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -161,7 +161,7 @@ BOOST_AUTO_TEST_CASE(a_path_that_is_no_file_is_an_error_that_names_it) {
   BOOST_TEST(message_of([] { read_case("/"); }) == "/: is not a regular file; expected one");
   BOOST_TEST(message_of([] { find_case_files({"/nonexistent"}); }) ==
              "/nonexistent: does not exist; expected a file or directory");
-  BOOST_TEST(message_of([] { write_text_file("/nonexistent/x", "text"); }) ==
+  BOOST_TEST(message_of([] { replace_file("/nonexistent/x", "text"); }) ==
              "/nonexistent/x: cannot create: No such file or directory");
   const std::string message =
       message_of([] { write_case(small_case(DType::float32, Gate::exp, false), "/nonexistent/x.h5"); });
@@ -215,7 +215,7 @@ BOOST_AUTO_TEST_CASE(a_file_that_a_manifest_lists_has_to_match_it) {
   BOOST_TEST(message.find("SHA-256 is " + sha256_of_file(below / "listed.h5")) != std::string::npos, message);
   BOOST_CHECK_THROW(check_manifest(below / "listed.h5"), FileError);
 
-  write_text_file(directory.path() / "MANIFEST.sha256", "0123  below/listed.h5\n");
+  replace_file(directory.path() / "MANIFEST.sha256", "0123  below/listed.h5\n");
   BOOST_TEST(message_of([&] { read_case(below / "listed.h5"); }).find("MANIFEST.sha256: line 1 is malformed") !=
              std::string::npos);
 }
@@ -284,7 +284,7 @@ BOOST_AUTO_TEST_CASE(threads_may_read_and_write_at_the_same_time) {
 BOOST_AUTO_TEST_CASE(reading_leaves_no_child_and_no_open_file_behind) {
   const test::TemporaryDirectory directory;
   write_case(small_case(DType::float32, Gate::exp, false), directory.path() / "good.h5");
-  write_text_file(directory.path() / "bad.h5", "bad");
+  replace_file(directory.path() / "bad.h5", "bad");
   const auto open_files = [] {
     return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator());
   };

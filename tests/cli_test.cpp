@@ -4,10 +4,10 @@
 #include <boost/test/unit_test.hpp>
 #include <set>
 
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/expect.hpp"
-#include "mlstm/verify/problems.hpp"
+#include "cases/case_file.hpp"
+#include "cases/problems.hpp"
 #include "program.hpp"
+#include "sweep/expect.hpp"
 
 namespace {
 using namespace mlstm::verify;

@@ -13,9 +13,9 @@
 #include <mutex>
 #include <sstream>
 
+#include "cases/case_file.hpp"
 #include "damage.hpp"
 #include "mlstm/parallel_for.hpp"
-#include "mlstm/verify/case_file.hpp"
 #include "program.hpp"
 #include "small_case.hpp"
 

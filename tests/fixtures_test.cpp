@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: unit
-#include "mlstm/verify/fixtures.hpp"
+#include "studies/fixtures.hpp"
 
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <limits>
 
-#include "mlstm/verify/case_file.hpp"
+#include "cases/case_file.hpp"
 #include "small_case.hpp"
 
 namespace fs = std::filesystem;

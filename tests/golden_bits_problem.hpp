@@ -8,7 +8,7 @@
 #include <deque>
 #include <string>
 
-#include "../verify/src/problems_draw.hpp"
+#include "cases/problems_draw.hpp"
 #include "mlstm/parallel_for.hpp"
 #include "mlstm/reference/evaluate_head.hpp"
 #include "mlstm/reference/extended.hpp"

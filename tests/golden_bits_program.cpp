@@ -6,9 +6,9 @@
 #include "../reference/src/contract/parallel_for.cpp"
 #include "../reference/src/contract/problem.cpp"
 #include "../reference/src/extended.cpp"
-#include "../verify/src/problems_draw.cpp"
-#include "../verify/src/problems_regimes.cpp"
-#include "../verify/src/problems_simple.cpp"
-#include "../verify/src/random.cpp"
+#include "../verify/base/random.cpp"
+#include "../verify/cases/problems_draw.cpp"
+#include "../verify/cases/problems_regimes.cpp"
+#include "../verify/cases/problems_simple.cpp"
 
 int main() { std::fputs(mlstm::test::golden_bits(2).c_str(), stdout); }

@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <string>
 
-#include "../verify/src/runner_memory.hpp"
+#include "runner/runner_memory.hpp"
 
 #ifdef MLSTM_HAVE_CUDA
 #include <cuda_runtime_api.h>

@@ -13,8 +13,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cases/problems.hpp"
 #include "mlstm/kernel.hpp"
-#include "mlstm/verify/problems.hpp"
 
 namespace {
 

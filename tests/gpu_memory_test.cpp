@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "mlstm/verify/problems.hpp"
-#include "mlstm/verify/runner.hpp"
+#include "cases/problems.hpp"
+#include "runner/runner.hpp"
 
 namespace {
 

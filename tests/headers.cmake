@@ -1,6 +1,6 @@
-# Every public header compiles alone, and twice: one generated source per header, built with everything else.
+# Every header of the reference and the verifier compiles alone, and twice: one generated source per header, built with everything else.
 set(generated)
-foreach(include_dir reference/include verify/include)
+foreach(include_dir reference/include verify)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/${include_dir}
        ${PROJECT_SOURCE_DIR}/${include_dir}/*.hpp)
   foreach(header IN LISTS headers)

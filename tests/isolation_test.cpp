@@ -13,7 +13,7 @@
 #include <sstream>
 #include <thread>
 
-#include "mlstm/verify/case_file.hpp"
+#include "cases/case_file.hpp"
 #include "program.hpp"
 
 namespace {

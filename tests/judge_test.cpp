@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
-#include "mlstm/verify/judge.hpp"
-#include "mlstm/verify/problems.hpp"
+#include "cases/problems.hpp"
+#include "judge/judge.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;

@@ -16,6 +16,7 @@
 #include <random>
 #include <thread>
 
+#include "base/files.hpp"
 #include "program.hpp"
 
 namespace fs = std::filesystem;

@@ -4,6 +4,7 @@
 #include <boost/test/unit_test.hpp>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <regex>
 #include <sstream>
 #include <string>
@@ -28,10 +29,12 @@ const std::regex kAnyFile(".*"), kDeviceFile(".*\\.cuh?"),
 
 const std::vector<Rule>& rules() {
   static const std::vector<Rule> all{
-      {"kernels/", kAnyFile, std::regex("mlstm/.*/.*"), "kernels know only the contract headers mlstm/*.hpp"},
+      {"kernels/", kAnyFile, std::regex("(mlstm/.*|base|cases|judge|runner|properties|report|sweep|studies|cli)/.*"),
+       "kernels know only the contract headers mlstm/*.hpp"},
       {"kernels/", kAnyFile, std::regex("(xtensor|xtl|hdf5|fmt|CLI)(/.*|\\.h(pp)?)"), "kernels work on plain pointers"},
       {"kernels/", kDeviceFile, std::regex("(Eigen|unsupported)/.*"), "device code keeps host libraries out"},
-      {"reference/", kAnyFile, std::regex("(mlstm/verify|kernels)/.*"), "the reference knows only itself"},
+      {"reference/", kAnyFile, std::regex("(base|cases|judge|runner|properties|report|sweep|studies|cli|kernels)/.*"),
+       "the reference knows only itself"},
       {"reference/", kAnyFile, std::regex("(xtensor|xtl|hdf5|fmt|CLI)(/.*|\\.h(pp)?)"),
        "the reference works on plain pointers"},
       {"reference/include/mlstm/", std::regex("reference/include/mlstm/[^/]*"), std::regex("mlstm/.*/.*"),
@@ -46,6 +49,28 @@ const std::vector<Rule>& rules() {
        "includes are named from an include directory"},
   };
   return all;
+}
+
+/// The layers of verify/, lowest first: a folder may include headers of its own and of lower layers. Folders of one
+/// layer do not know each other.
+const std::vector<std::vector<std::string>> kLayers{
+    {"base"}, {"cases"}, {"judge", "runner"}, {"properties", "report"}, {"sweep"}, {"studies"}, {"cli"}};
+
+/// Number of the layer that `folder` belongs to; absent for a folder that is none.
+std::optional<std::size_t> layer_of(const std::string& folder) {
+  for (std::size_t layer = 0; layer < kLayers.size(); ++layer)
+    if (std::find(kLayers[layer].begin(), kLayers[layer].end(), folder) != kLayers[layer].end()) return layer;
+  return {};
+}
+
+/// Why a file in verify/ may not include `header`, named from verify/; empty if it may.
+std::string layer_violation(const std::string& path, const std::string& header) {
+  const std::string folder = "verify/";
+  const std::string from = path.substr(folder.size(), path.find('/', folder.size()) - folder.size());
+  const std::string to = header.substr(0, header.find('/'));
+  const auto layer = layer_of(from), other = layer_of(to);
+  if (!layer || !other || from == to || *other < *layer) return {};
+  return from + "/ is below " + to + "/ or beside it";
 }
 
 /// The complaints about one file, given its path from the root and its text.
@@ -63,6 +88,9 @@ std::vector<std::string> violations(const std::string& path, const std::string& 
       if (path.starts_with(rule.folder) && std::regex_match(path, rule.file) &&
           std::regex_match(header, rule.forbidden))
         found.push_back(path + ":" + std::to_string(number) + " includes " + header + ", but " + rule.because);
+    if (path.starts_with("verify/"))
+      if (const std::string why = layer_violation(path, header); !why.empty())
+        found.push_back(path + ":" + std::to_string(number) + " includes " + header + ", but " + why);
   }
   if (number > kLongestFile) found.push_back(path + " has " + std::to_string(number) + " lines");
   return found;
@@ -97,23 +125,35 @@ BOOST_AUTO_TEST_CASE(every_source_keeps_the_layers_and_the_length_limit) {
       BOOST_ERROR(complaint);
 }
 
+BOOST_AUTO_TEST_CASE(every_folder_of_the_verifier_has_its_layer) {
+  for (const auto& entry : fs::directory_iterator(kRoot / "verify")) {
+    const std::string name = entry.path().filename().string();
+    if (!entry.is_directory() || name == "include" || name == "examples") continue;
+    BOOST_TEST(layer_of(name).has_value(), "verify/" << name << " has no layer");
+  }
+}
+
 BOOST_AUTO_TEST_CASE(forbidden_includes_are_found) {
   const auto count = [](const std::string& path, const std::string& header) {
     return violations(path, "// text\n  # include <" + header + ">\n").size();
   };
-  BOOST_TEST(count("kernels/parallel/x/fw.cpp", "mlstm/verify/case.hpp") == 1u);
+  BOOST_TEST(count("kernels/parallel/x/fw.cpp", "cases/case.hpp") == 1u);
   BOOST_TEST(count("kernels/parallel/x/fw.cpp", "mlstm/reference/reference.hpp") == 1u);
   BOOST_TEST(count("kernels/common/x.hpp", "xtensor/xarray.hpp") == 1u);
   BOOST_TEST(count("kernels/common/x.hpp", "hdf5.h") == 1u);
   BOOST_TEST(count("kernels/common/x.cuh", "Eigen/Core") == 1u);
   BOOST_TEST(count("kernels/parallel/x/fw.cu", "unsupported/Eigen/FFT") == 1u);
-  BOOST_TEST(count("reference/src/a.cpp", "mlstm/verify/case.hpp") == 1u);
+  BOOST_TEST(count("reference/src/a.cpp", "cases/case.hpp") == 1u);
   BOOST_TEST(count("reference/include/mlstm/kernel.hpp", "Eigen/Core") == 1u);
   BOOST_TEST(count("reference/include/mlstm/kernel.hpp", "mlstm/reference/reference.hpp") == 1u);
   BOOST_TEST(count("reference/src/contract/a.cpp", "boost/json.hpp") == 1u);
-  BOOST_TEST(count("verify/src/a.cpp", "chunkwise/native_eigen_ownbw/variant.hpp") == 1u);
+  BOOST_TEST(count("verify/judge/a.cpp", "chunkwise/native_eigen_ownbw/variant.hpp") == 1u);
   BOOST_TEST(count("verify/cli/a.cpp", "kernels/common/head.hpp") == 1u);
-  BOOST_TEST(count("verify/src/a.cpp", "../../kernels/common/head.hpp") == 2u);
+  BOOST_TEST(count("verify/judge/a.cpp", "../../kernels/common/head.hpp") == 2u);
+  BOOST_TEST(count("verify/cases/a.cpp", "judge/judge.hpp") == 1u);
+  BOOST_TEST(count("verify/judge/hot/a.cpp", "runner/runner.hpp") == 1u);
+  BOOST_TEST(count("verify/properties/a.cpp", "report/report.hpp") == 1u);
+  BOOST_TEST(count("verify/sweep/a.cpp", "studies/fixtures.hpp") == 1u);
 }
 
 BOOST_AUTO_TEST_CASE(allowed_includes_are_not_found) {
@@ -125,9 +165,13 @@ BOOST_AUTO_TEST_CASE(allowed_includes_are_not_found) {
   BOOST_TEST(none("kernels/parallel/x/fw.cpp", "common/head.hpp"));
   BOOST_TEST(none("reference/src/a.cpp", "mlstm/reference/reference.hpp"));
   BOOST_TEST(none("reference/include/mlstm/reference/a.hpp", "Eigen/Core"));
-  BOOST_TEST(none("verify/src/a.cpp", "mlstm/reference/reference.hpp"));
-  BOOST_TEST(none("verify/src/a.cpp", "mlstm/kernel.hpp"));
-  BOOST_TEST(none("tests/a.cpp", "../verify/src/random.cpp"));
+  BOOST_TEST(none("verify/judge/a.cpp", "mlstm/reference/reference.hpp"));
+  BOOST_TEST(none("verify/judge/a.cpp", "mlstm/kernel.hpp"));
+  BOOST_TEST(none("verify/judge/hot/a.cpp", "judge/bounds.hpp"));
+  BOOST_TEST(none("verify/report/a.cpp", "judge/judge.hpp"));
+  BOOST_TEST(none("verify/cli/a.cpp", "cli/cli.hpp"));
+  BOOST_TEST(none("verify/studies/mutants/a.cpp", "base/random.hpp"));
+  BOOST_TEST(none("tests/a.cpp", "../verify/base/random.cpp"));
 }
 
 BOOST_AUTO_TEST_CASE(a_file_that_is_too_long_is_found) {

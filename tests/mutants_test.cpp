@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "mlstm/verify/mutants.hpp"
-#include "mlstm/verify/sweep.hpp"
+#include "studies/mutants.hpp"
+#include "sweep/sweep.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;

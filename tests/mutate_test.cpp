@@ -7,10 +7,11 @@
 #include <limits>
 #include <set>
 
-#include "mlstm/verify/honest.hpp"
-#include "mlstm/verify/mutate.hpp"
-#include "mlstm/verify/rules.hpp"
+#include "base/files.hpp"
 #include "program.hpp"
+#include "studies/honest.hpp"
+#include "studies/mutate.hpp"
+#include "studies/rules.hpp"
 
 namespace json = boost::json;
 using namespace mlstm;

@@ -8,8 +8,8 @@
 #include <string>
 #include <xtensor/xview.hpp>
 
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/problems.hpp"
+#include "cases/case_file.hpp"
+#include "cases/problems.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/report.hpp"
+#include "cases/case_file.hpp"
+#include "report/report.hpp"
 #include "small_case.hpp"
 
 namespace mlstm::test {

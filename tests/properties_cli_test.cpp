@@ -5,8 +5,9 @@
 #include <boost/test/unit_test.hpp>
 #include <set>
 
-#include "mlstm/verify/properties.hpp"
+#include "base/files.hpp"
 #include "program.hpp"
+#include "properties/properties.hpp"
 
 namespace {
 using namespace mlstm::verify;

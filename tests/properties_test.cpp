@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: property
 // Every property holds for the variants of this suite, and is broken by a kernel that is wrong in just that way.
-#include "mlstm/verify/properties.hpp"
+#include "properties/properties.hpp"
 
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "mlstm/parallel_for.hpp"
-#include "mlstm/verify/report.hpp"
+#include "report/report.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;

@@ -7,10 +7,10 @@
 #include <iostream>
 #include <map>
 
-#include "mlstm/verify/bounds.hpp"
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/judge.hpp"
-#include "mlstm/verify/problems.hpp"
+#include "cases/case_file.hpp"
+#include "cases/problems.hpp"
+#include "judge/bounds.hpp"
+#include "judge/judge.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;
@@ -73,7 +73,7 @@ BOOST_AUTO_TEST_CASE(float64_errors_are_a_few_units_of_the_condition_bound) {
                            units[2]);
     }
   std::cout << table;
-  write_text_file(MLSTM_BINARY_DIR "/certification.md", table);
+  replace_file(MLSTM_BINARY_DIR "/certification.md", table);
 }
 
 BOOST_AUTO_TEST_CASE(an_error_of_three_parts_in_ten_to_the_thirteen_is_seen) {

@@ -4,7 +4,7 @@
 #include <boost/test/unit_test.hpp>
 #include <filesystem>
 
-#include "mlstm/verify/case_file.hpp"
+#include "cases/case_file.hpp"
 #include "reference_tools.hpp"
 
 namespace {

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "mlstm/verify/case.hpp"
+#include "cases/case.hpp"
 
 namespace mlstm::test {
 

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "cases/problems.hpp"
 #include "mlstm/kernel.hpp"
-#include "mlstm/verify/problems.hpp"
-#include "mlstm/verify/runner.hpp"
+#include "runner/runner.hpp"
 
 using namespace mlstm;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: unit
-#include "mlstm/verify/report_html.hpp"
+#include "report/report_html.hpp"
 
 #include <algorithm>
 #include <boost/json.hpp>
@@ -10,9 +10,9 @@
 #include <limits>
 #include <numeric>
 
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/sweep.hpp"
+#include "cases/case_file.hpp"
 #include "small_case.hpp"
+#include "sweep/sweep.hpp"
 
 namespace {
 using namespace mlstm::verify;

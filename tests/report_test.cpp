@@ -12,11 +12,11 @@
 #include <limits>
 #include <sstream>
 
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/expect.hpp"
-#include "mlstm/verify/report.hpp"
-#include "mlstm/verify/runner.hpp"
-#include "mlstm/verify/sweep.hpp"
+#include "cases/case_file.hpp"
+#include "report/report.hpp"
+#include "runner/runner.hpp"
+#include "sweep/expect.hpp"
+#include "sweep/sweep.hpp"
 
 namespace {
 using namespace mlstm::verify;

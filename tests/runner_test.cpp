@@ -9,8 +9,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "mlstm/verify/problems.hpp"
-#include "mlstm/verify/runner.hpp"
+#include "cases/problems.hpp"
+#include "runner/runner.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;

@@ -6,10 +6,10 @@
 
 #include "../reference/src/contract/dtype.cpp"
 #include "../reference/src/contract/problem.cpp"
-#include "../verify/src/problems_draw.cpp"
-#include "../verify/src/problems_regimes.cpp"
-#include "../verify/src/problems_simple.cpp"
-#include "../verify/src/random.cpp"
+#include "../verify/base/random.cpp"
+#include "../verify/cases/problems_draw.cpp"
+#include "../verify/cases/problems_regimes.cpp"
+#include "../verify/cases/problems_simple.cpp"
 
 int main() {
   using namespace mlstm;

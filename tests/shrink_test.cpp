@@ -5,8 +5,8 @@
 #include <set>
 
 #include "broken_kernel.hpp"
-#include "mlstm/verify/explain.hpp"
-#include "mlstm/verify/shrink.hpp"
+#include "sweep/explain.hpp"
+#include "sweep/shrink.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;

@@ -9,7 +9,7 @@
 #include <limits>
 #include <string>
 
-#include "mlstm/verify/case.hpp"
+#include "cases/case.hpp"
 
 namespace mlstm::test {
 

@@ -6,7 +6,8 @@
 #include <map>
 #include <regex>
 
-#include "mlstm/verify/source_digest.hpp"
+#include "base/files.hpp"
+#include "cases/source_digest.hpp"
 #include "program.hpp"
 
 namespace {

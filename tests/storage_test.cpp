@@ -14,6 +14,7 @@
 #include <cstring>
 #include <map>
 
+#include "base/files.hpp"
 #include "program.hpp"
 
 namespace fs = std::filesystem;

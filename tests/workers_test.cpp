@@ -2,7 +2,7 @@
 // ctest-labels: unit
 // Kernels in worker processes. This program is its own worker: `workers_test worker` serves the variants below too.
 #define BOOST_TEST_NO_MAIN
-#include "mlstm/verify/workers.hpp"
+#include "runner/workers.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,8 +17,8 @@
 #include <set>
 #include <thread>
 
+#include "cases/problems.hpp"
 #include "mlstm/parallel_for.hpp"
-#include "mlstm/verify/problems.hpp"
 #include "small_case.hpp"
 
 using namespace mlstm;

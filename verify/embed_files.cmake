@@ -16,7 +16,7 @@ foreach(name IN LISTS names)
 endforeach()
 
 file(WRITE ${OUTPUT} "// Written by embed_files.cmake.
-#include \"report_files.hpp\"
+#include \"report/report_files.hpp\"
 
 namespace mlstm::verify {
 namespace {

@@ -65,7 +65,7 @@ foreach(folder IN LISTS folders)
 endforeach()
 
 file(WRITE ${OUTPUT} "// Written by source_digests.cmake.
-#include \"mlstm/verify/source_digest.hpp\"
+#include \"cases/source_digest.hpp\"
 
 namespace mlstm::verify {
 

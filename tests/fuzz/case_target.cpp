@@ -3,8 +3,8 @@
 // matter: it crashes, which is why read_case lets a child process read. See corruption_test.)
 #include <new>
 
-#include "case_image.hpp"
-#include "mlstm/verify/case_file.hpp"
+#include "cases/case_file.hpp"
+#include "cases/case_image.hpp"
 #include "recipe.hpp"
 #include "small_case.hpp"
 #include "targets.hpp"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The fields of frames between verifier and worker: what either end makes of bytes that a kernel may have written.
-#include "mlstm/verify/problems.hpp"
+#include "cases/problems.hpp"
+#include "runner/worker_frames.hpp"
 #include "targets.hpp"
-#include "worker_frames.hpp"
 
 namespace mlstm::fuzz {
 namespace {

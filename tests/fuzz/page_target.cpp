@@ -3,9 +3,9 @@
 #include <boost/json.hpp>
 #include <memory>
 
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/report.hpp"
-#include "mlstm/verify/report_html.hpp"
+#include "cases/case_file.hpp"
+#include "report/report.hpp"
+#include "report/report_html.hpp"
 #include "targets.hpp"
 
 namespace mlstm::fuzz {

@@ -7,8 +7,8 @@
 #include <array>
 #include <vector>
 
-#include "case_image.hpp"
-#include "closed_image.hpp"
+#include "cases/case_image.hpp"
+#include "cases/closed_image.hpp"
 #include "small_case.hpp"
 
 namespace mlstm::fuzz {

@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "case_image.hpp"
+#include "cases/case_image.hpp"
 #include "small_case.hpp"
 #include "targets.hpp"
 

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <limits>
 
-#include "manifest.hpp"
-#include "mlstm/verify/bench.hpp"
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/expect.hpp"
-#include "mlstm/verify/problems.hpp"
-#include "mlstm/verify/report.hpp"
-#include "sweep_journal.hpp"
+#include "cases/case_file.hpp"
+#include "cases/manifest.hpp"
+#include "cases/problems.hpp"
+#include "report/report.hpp"
+#include "studies/bench.hpp"
+#include "sweep/expect.hpp"
+#include "sweep/sweep_journal.hpp"
 #include "targets.hpp"
 
 namespace mlstm::fuzz {

@@ -9,7 +9,7 @@
 #include <cstdio>
 #include <stdexcept>
 
-#include "cli.hpp"
+#include "cli/cli.hpp"
 
 namespace mlstm::cli {
 namespace {

@@ -4,11 +4,11 @@
 
 #include <cstdio>
 
-#include "cli.hpp"
-#include "mlstm/verify/bench.hpp"
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/report.hpp"
-#include "mlstm/verify/runner.hpp"
+#include "cases/case_file.hpp"
+#include "cli/cli.hpp"
+#include "report/report.hpp"
+#include "runner/runner.hpp"
+#include "studies/bench.hpp"
 
 namespace mlstm::cli {
 namespace {
@@ -74,9 +74,9 @@ int bench(const Options& options) {
     if (peers) rows.back().peer = peers->find(task);
     if (table) fmt::print("{}", verify::bench_line(rows.back(), peers.has_value()));
     std::fflush(stdout);
-    if (!options.out.empty()) verify::write_text_file(options.out, verify::bench_json(devices, rows));
+    if (!options.out.empty()) verify::replace_file(options.out, verify::bench_json(devices, rows));
   }
-  if (!options.out.empty() && rows.empty()) verify::write_text_file(options.out, verify::bench_json(devices, rows));
+  if (!options.out.empty() && rows.empty()) verify::replace_file(options.out, verify::bench_json(devices, rows));
   if (!table) fmt::print("{}", verify::bench_json(devices, rows));
   return verify::exit_status(rows);
 }

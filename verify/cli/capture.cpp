@@ -5,12 +5,12 @@
 #include <atomic>
 #include <mutex>
 
-#include "cli.hpp"
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/report.hpp"
-#include "mlstm/verify/runner.hpp"
-#include "mlstm/verify/source_digest.hpp"
-#include "mlstm/verify/sweep.hpp"
+#include "cases/case_file.hpp"
+#include "cases/source_digest.hpp"
+#include "cli/cli.hpp"
+#include "report/report.hpp"
+#include "runner/runner.hpp"
+#include "sweep/sweep.hpp"
 
 namespace mlstm::cli {
 namespace {

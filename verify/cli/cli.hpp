@@ -11,12 +11,12 @@
 #include <string_view>
 #include <vector>
 
+#include "cases/problems.hpp"
 #include "mlstm/kernel.hpp"
-#include "mlstm/verify/explain.hpp"
-#include "mlstm/verify/plugin.hpp"
-#include "mlstm/verify/problems.hpp"
-#include "mlstm/verify/sweep.hpp"
-#include "mlstm/verify/workers.hpp"
+#include "runner/plugin.hpp"
+#include "runner/workers.hpp"
+#include "sweep/explain.hpp"
+#include "sweep/sweep.hpp"
 
 namespace mlstm::cli {
 

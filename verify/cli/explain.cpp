@@ -4,7 +4,7 @@
 
 #include <stdexcept>
 
-#include "cli.hpp"
+#include "cli/cli.hpp"
 
 namespace mlstm::cli {
 

@@ -2,9 +2,9 @@
 // mlstm fixtures: problems with a golden reference; generated, recomputed, described.
 #include <fmt/format.h>
 
-#include "cli.hpp"
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/fixtures.hpp"
+#include "cases/case_file.hpp"
+#include "cli/cli.hpp"
+#include "studies/fixtures.hpp"
 
 namespace mlstm::cli {
 namespace {

@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "cli.hpp"
-#include "mlstm/verify/gradcheck.hpp"
+#include "cli/cli.hpp"
+#include "studies/gradcheck.hpp"
 
 namespace mlstm::cli {
 namespace {

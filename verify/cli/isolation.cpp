@@ -10,7 +10,7 @@
 #include <mutex>
 #include <set>
 
-#include "cli.hpp"
+#include "cli/cli.hpp"
 
 namespace mlstm::cli {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <boost/json.hpp>
 
-#include "cli.hpp"
+#include "cli/cli.hpp"
 
 namespace mlstm::cli {
 namespace {

@@ -7,8 +7,9 @@
 #include <cstring>
 #include <iostream>
 
-#include "cli.hpp"
-#include "mlstm/verify/report.hpp"
+#include "base/text.hpp"
+#include "cli/cli.hpp"
+#include "report/report.hpp"
 
 namespace {
 

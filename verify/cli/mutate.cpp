@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "cli.hpp"
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/honest.hpp"
-#include "mlstm/verify/mutate.hpp"
+#include "cases/case_file.hpp"
+#include "cli/cli.hpp"
+#include "studies/honest.hpp"
+#include "studies/mutate.hpp"
 
 namespace mlstm::cli {
 namespace {
@@ -57,8 +57,8 @@ void write_files(const std::string& report, const std::string& name, const std::
   std::error_code failed;
   std::filesystem::create_directories(directory, failed);
   if (failed) throw verify::FileError(directory.string() + ": " + failed.message());
-  verify::write_text_file(directory / (name + ".json"), json);
-  verify::write_text_file(directory / (name + ".txt"), text);
+  verify::replace_file(directory / (name + ".json"), json);
+  verify::replace_file(directory / (name + ".txt"), text);
 }
 
 int judge_honest(const Options& options) {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "cli.hpp"
+#include "cli/cli.hpp"
 
 namespace mlstm::cli {
 namespace {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // mlstm reference: evaluates a case file in float64.
-#include "cli.hpp"
-#include "mlstm/verify/bounds.hpp"
-#include "mlstm/verify/case_file.hpp"
+#include "cases/case_file.hpp"
+#include "cli/cli.hpp"
+#include "judge/bounds.hpp"
 
 namespace mlstm::cli {
 namespace {

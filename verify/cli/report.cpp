@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "cli.hpp"
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/report.hpp"
-#include "mlstm/verify/report_html.hpp"
-#include "mlstm/verify/sweep.hpp"
+#include "cases/case_file.hpp"
+#include "cli/cli.hpp"
+#include "report/report.hpp"
+#include "report/report_html.hpp"
+#include "sweep/sweep.hpp"
 
 namespace mlstm::cli {
 namespace {
@@ -41,7 +41,7 @@ int render(const Options& options) {
   if (options.out.empty())
     fmt::print("{}", text);
   else
-    verify::write_text_file(options.out, text);
+    verify::replace_file(options.out, text);
   // What says only what `mlstm mutate` found has no verdicts.
   const auto has_verdicts = [](const std::string& path) {
     return !std::filesystem::is_directory(path) || std::filesystem::exists(std::filesystem::path(path) / "report.json");

@@ -9,13 +9,14 @@
 #include <mutex>
 #include <set>
 
-#include "cli.hpp"
+#include "cases/case_file.hpp"
+#include "cli/cli.hpp"
 #include "mlstm/parallel_for.hpp"
-#include "mlstm/verify/case_file.hpp"
-#include "mlstm/verify/expect.hpp"
-#include "mlstm/verify/properties.hpp"
-#include "mlstm/verify/report.hpp"
-#include "mlstm/verify/sweep.hpp"
+#include "properties/properties.hpp"
+#include "report/report.hpp"
+#include "sweep/expect.hpp"
+#include "sweep/sweep.hpp"
+#include "sweep/sweep_properties.hpp"
 
 namespace mlstm::cli {
 namespace {

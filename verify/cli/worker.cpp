@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // mlstm worker: the process that runs kernels for mlstm verify. Not for people.
-#include "cli.hpp"
+#include "cli/cli.hpp"
 
 namespace mlstm::cli {
 

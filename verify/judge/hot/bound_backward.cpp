@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward half of the error bound: gradients in both conventions (verify/BOUNDS.md, sections 5 to 8).
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "judge/hot/bound_rows.hpp"
+
+namespace mlstm::verify::bound {
+namespace {
+
+double sigmoid_of_minus(double x) { return x >= 0 ? std::exp(-x) / (1 + std::exp(-x)) : 1 / (1 + std::exp(x)); }
+
+/// Sum over a pair set of rows t >= r and columns j < r, for each r of a chunk, of a nonnegative matrix given by its
+/// part inside the chunk (rows x columns), its row sums over earlier columns, its column sums over later rows, and the
+/// sum over pairs that enclose the whole chunk.
+Vec straddling(const Mat& inside, const Vec& rows_before, const Vec& columns_after, double around) {
+  const Index n = inside.rows();
+  Vec result(n);
+  Vec column_tail = Vec::Zero(n);  // sums of rows >= r, per column
+  double row_tail = 0;
+  for (Index r = n - 1; r >= 0; --r) {
+    column_tail += inside.row(r).transpose();
+    row_tail += rows_before[r];
+    result[r] = column_tail.head(r).sum() + row_tail + columns_after.head(r).sum() + around;
+  }
+  return result;
+}
+
+/// Sums of squares over the rows behind a chunk, relative to the stabiliser at its end.
+struct FutureState {
+  Mat C, T;        ///< dC itself (s included); 2 dC^2 + variance of the stored dC / u^2
+  Mat X, Y, Z, A;  ///< s^2 q^2 g^2 weighted by w^2 + r^2, w^2, alpha r^2, alpha (w^2 + r^2)
+  Mat qq, gg;      ///< weighted s^2 q q^T and g g^T, for alignments
+  Vec q2, g2;      ///< their diagonals
+  Mat w_qq, r_qq;  ///< exact: s^2 q q^T weighted by (w gamma)^2 and dgamma^2 + (r gamma)^2
+  Vec n2;          ///< their diagonals, together
+};
+
+/// Error of the path through the stabiliser, scattered to the arg max and to what is nearly tied with it.
+struct Scatter {
+  Vec column;       ///< standard deviation of what column j receives
+  Vec column_jump;  ///< what column j receives or loses where the arg max is open
+  Vec row2, row_jump;
+  double open_rows = 0;
+  double initial2 = 0, initial_jump = 0;
+};
+
+Scatter scatter_stabilizer(const Rows& rows, const Vec& variance, const Vec& dm) {
+  const Index S = rows.m.size();
+  Scatter out{Vec::Zero(S), Vec::Zero(S), variance, Vec::Zero(S)};
+  // Candidates with their distance below the maximum, which never shrinks as t grows.
+  std::vector<std::pair<Index, double>> live;
+  constexpr Index kInitial = -1;
+  if (std::isfinite(rows.m0)) live.emplace_back(kInitial, 0.0);
+  const double widest = 4 * rows.delta.maxCoeff();
+  double m_prev = rows.m0;
+  for (Index t = 0; t < S; ++t) {
+    const double rise = rows.m[t] - (rows.lf[t] + m_prev);
+    std::size_t kept = 0, tied = 0;
+    live.emplace_back(t, rows.m[t] - rows.li[t] - rise);
+    for (auto& [j, gap] : live) {
+      gap += rise;
+      if (gap > widest) continue;
+      live[kept++] = {j, gap};
+      if (gap <= 4 * rows.delta[t]) ++tied;
+    }
+    live.resize(kept);
+    const double jump = tied > 1 ? std::abs(dm[t]) : 0;
+    out.row_jump[t] = jump;
+    if (jump > 0) ++out.open_rows;
+    if (variance[t] != 0 || jump != 0)
+      for (const auto& [j, gap] : live) {
+        if (gap > 4 * rows.delta[t]) continue;
+        (j == kInitial ? out.initial2 : out.column[j]) += variance[t];
+        (j == kInitial ? out.initial_jump : out.column_jump[j]) += jump;
+      }
+    m_prev = rows.m[t];
+  }
+  out.column = out.column.cwiseSqrt();
+  return out;
+}
+
+Vec reverse_cumsum(Vec x) {
+  for (Index t = x.size() - 2; t >= 0; --t) x[t] += x[t + 1];
+  return x;
+}
+
+/// Sizes of the reference gradients of one convention that the bound scales with. Exact gradients are a sum of the
+/// detached ones and a rest, and both parts count.
+struct GradientSizes {
+  Mat q, k, v;
+  Vec i, f, dlogf, tail;  // tail: |sum over t >= r of q.dq| and the same with k, parts counted apart
+};
+
+GradientSizes sizes_of(const HeadProblem& p, const Values& x, bool exact) {
+  const auto& G = exact ? p.exact : p.detached;
+  const auto size = [&](const double* own, const double* detached, Index cols) -> Mat {
+    const ConstMap a(own, x.S, cols), b(detached, x.S, cols);
+    return b.cwiseAbs() + (a - b).cwiseAbs();
+  };
+  const auto dot = [&](const Mat& left, const double* right) -> Vec {
+    return left.cwiseProduct(ConstMap(right, x.S, x.d)).rowwise().sum();
+  };
+  GradientSizes z{size(G.q, p.detached.q, x.d),
+                  size(G.k, p.detached.k, x.d),
+                  size(G.v, p.detached.v, x.e),
+                  size(G.i, p.detached.i, 1),
+                  size(G.f, p.detached.f, 1),
+                  Vec(x.S),
+                  Vec()};
+  for (Index t = 0; t < x.S; ++t) {
+    const double sf = sigmoid_of_minus(p.in.f[t]);
+    z.dlogf[t] = sf > 0 ? std::abs(G.f[t]) / sf : 0;
+  }
+  const Vec qd = dot(x.q, p.detached.q), kd = dot(x.k, p.detached.k);
+  z.tail = reverse_cumsum(qd).cwiseAbs() + reverse_cumsum(kd).cwiseAbs() +
+           reverse_cumsum(dot(x.q, G.q) - qd).cwiseAbs() + reverse_cumsum(dot(x.k, G.k) - kd).cwiseAbs();
+  return z;
+}
+
+/// The floors that the smallest step of an operand leaves near zero (matter in float16 only).
+struct Floors {
+  Mat q, k, v, c_initial;
+};
+
+Floors floors_of(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& column_P2) {
+  Floors out{Mat(x.S, x.d), Mat(x.S, x.d), Mat(x.S, x.e), Mat(x.d, x.e)};
+  const double eta = p.u.step, largest_v = x.V2.rowwise().sum().cwiseSqrt().maxCoeff();
+  Vec k2 = Vec::Zero(x.d), q2 = Vec::Zero(x.d), g2 = Vec::Zero(x.e);
+  for (Index t = 0; t < x.S; ++t) {
+    k2 += x.K2.row(t).transpose();
+    const double factor = eta * (1 + x.s * largest_v + x.s * std::sqrt(rows.g2.row(t).sum()));
+    out.q.row(t) = factor * (k2.cwiseSqrt().array() + 1).matrix().transpose();
+  }
+  for (Index t = x.S - 1; t >= 0; --t) {
+    q2 += x.q.row(t).cwiseAbs2().transpose();
+    g2 += rows.g2.row(t).transpose();
+    out.k.row(t) = eta * (1 + x.v.row(t).norm()) * (q2.cwiseSqrt().array() + 1).matrix().transpose();
+    out.v.row(t) = (eta * (1 + x.k.row(t).norm()) * (g2.cwiseSqrt().array() + 1) + eta * std::sqrt(column_P2[t]))
+                       .matrix()
+                       .transpose();
+  }
+  out.c_initial = eta * (q2.cwiseSqrt().replicate(1, x.e) + g2.cwiseSqrt().transpose().replicate(x.d, 1));
+  return out;
+}
+
+/// Everything that both conventions share, collected by one walk over the chunks from the last to the first.
+struct Walk {
+  Mat q, k, v;           ///< variances of dq, dk, dv without the terms of gamma
+  Mat N, n2;             ///< sum_j D k and sum_j D~^2 k^2 (S, DHQK)
+  Mat k_gamma;           ///< exact: variance of dk through gamma
+  Vec row_T, column_T;   ///< u^2 times state rounding in q.dq and k.dk
+  Vec column, column_w;  ///< variance of k.dk, all of it and without what q.dq shares
+  Vec gamma_w, gamma_r;  ///< exact: column sums of P^2 weighted by (w gamma)^2 and by dgamma^2 + (r gamma)^2
+  Vec row_P2, column_P2;
+  Vec shared, shared_gamma;      ///< straddling sums of what q.dq and k.dk share
+  Vec straddle, straddle_gamma;  ///< straddling sums of everything
+  FutureState start;             ///< at the first step, relative to the initial stabiliser
+};
+
+/// Product of the cotangent of c_last with c_last, and the variance of what rounding does to it.
+struct LastProduct {
+  double value = 0, variance = 0, alignment = 1;
+};
+
+LastProduct last_product(const HeadProblem& p, const Values& x, const Rows& rows) {
+  LastProduct out;
+  if (p.cotangents.c_last == nullptr) return out;
+  const ConstMap dc(p.cotangents.c_last, x.d, x.e), c(p.out.c_last, x.d, x.e);
+  out.value = dc.cwiseProduct(c).sum();
+  const double spread = dc.cwiseAbs2().cwiseProduct(rows.past.back().C2).sum();
+  out.alignment = alignment(out.value * out.value, spread, double(x.d));
+  out.variance = out.alignment * spread;
+  return out;
+}
+
+Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& w2, const Vec& r2, const Vec& W2,
+               const Vec& gw2, const Vec& gr2) {
+  const Index S = x.S, d = x.d, e = x.e;
+  const double s2 = x.s * x.s, u2 = p.u.operand * p.u.operand, limit_d = double(d), limit_e = double(e);
+  const double ratio2 = p.u.state * p.u.state / u2;
+  Walk out{Mat(S, d), Mat(S, d), Mat(S, e), Mat(S, d), Mat(S, d), Mat(S, d), Vec(S), Vec(S), Vec(S), Vec(S),
+           Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), Vec(S), {}};
+  const Mat zero = Mat::Zero(d, e), zero_d = Mat::Zero(d, d);
+  FutureState f{zero,         zero,         zero,   zero,   zero,        zero, zero_d, Mat::Zero(e, e),
+                Vec::Zero(d), Vec::Zero(e), zero_d, zero_d, Vec::Zero(d)};
+  Mat stored = zero;
+  Mat last_c, last_c2;  // cotangent of c_last and its square
+  if (p.cotangents.c_last != nullptr) {
+    last_c = ConstMap(p.cotangents.c_last, d, e);
+    last_c2 = last_c.cwiseAbs2();
+    f.C = last_c;
+    f.T = 2 * last_c2;
+    f.X = f.Y = w2[S - 1] * last_c2;
+    f.A = last_product(p, x, rows).alignment * f.X;
+  }
+  if (p.cotangents.n_last != nullptr) {
+    const Eigen::Map<const Vec> dn(p.cotangents.n_last, d);
+    f.w_qq = w2[S - 1] * dn * dn.transpose();
+    f.n2 = w2[S - 1] * dn.cwiseAbs2();
+  }
+  const Vec alpha = rows.alpha_qk.cwiseProduct(rows.alpha_gv);
+
+  for (Index index = static_cast<Index>(rows.chunks.size()) - 1; index >= 0; --index) {
+    const ChunkWeights& c = rows.chunks[static_cast<std::size_t>(index)];
+    const PastState& past = rows.past[static_cast<std::size_t>(index)];
+    const Index t0 = c.t0, n = c.rows;
+    const auto q = x.q.middleRows(t0, n), k = x.k.middleRows(t0, n), v = x.v.middleRows(t0, n);
+    const auto Q2 = x.Q2.middleRows(t0, n), K2 = x.K2.middleRows(t0, n), V2 = x.V2.middleRows(t0, n);
+    const auto g = rows.g.middleRows(t0, n), g2 = rows.g2.middleRows(t0, n), g0 = rows.g0.middleRows(t0, n);
+    const auto part = [&](const Vec& all) { return all.segment(t0, n); };
+
+    const Mat Eg = nt(g2, V2);
+    const Mat E = nt(Q2, K2).cwiseProduct(c.D2);
+    const Mat P2 = (s2 * nt(q, k).cwiseAbs2()).cwiseProduct(c.D2);
+    const Mat D2_Eg = c.D2.cwiseProduct(Eg);
+    const Mat D2_dP2 = c.D2.cwiseProduct(nt(g, v).cwiseAbs2());
+    const Mat EG = E.cwiseProduct(Eg);
+    const Mat W_E = weighted(part(W2), E), W_D2_Eg = weighted(part(W2), D2_Eg);
+    const Vec last = c.D.row(n - 1).transpose(), last2 = c.D2.row(n - 1).transpose();  // weights of later rows
+    const Vec plain_last2 = last.cwiseAbs2();
+
+    // Rows: dq.
+    const Mat past_g = weighted(c.past2, nt(g2, past.C2));
+    const Mat tg = s2 * weighted(c.past2, nt(g0.cwiseAbs2(), past.T));
+    out.q.middleRows(t0, n) =
+        s2 * weighted(part(w2).cwiseProduct(part(rows.alpha_gv)), nn(D2_Eg, K2) + past_g) + u2 * tg;
+    out.N.middleRows(t0, n) = nn(c.D, k) + c.past * past.n.transpose();
+    out.n2.middleRows(t0, n) = nn(c.D2, K2) + c.past2 * past.n2.transpose();
+    out.row_T.segment(t0, n) = u2 * tg.cwiseProduct(q.cwiseAbs2()).rowwise().sum();
+    const Vec past_EG = Q2.cwiseProduct(past_g).rowwise().sum();
+    const Vec past_P2 = s2 * c.past2.cwiseProduct(quadratic(q, past.kk));
+    out.row_P2.segment(t0, n) = P2.rowwise().sum() + past_P2;
+
+    // Columns: dk, dv, k.dk.
+    const Vec colsum_P2 = P2.transpose() * part(W2), colsum_E = E.transpose() * part(W2);
+    const Vec kqk = quadratic(k, f.qq), vgv = quadratic(v, f.gg);
+    const Mat VX = nt(V2, f.X), KX = nn(K2, f.X);
+    Vec aligned_k(n), aligned_v(n);
+    Mat k_c, k_c2, c_v, c_v2;
+    if (last_c.size() > 0) {
+      k_c = nn(k, last_c), k_c2 = nn(K2, last_c2);
+      c_v = nt(v, last_c), c_v2 = nt(V2, last_c2);
+    }
+    const Vec num_v = D2_dP2.transpose() * part(W2) + last2.cwiseProduct(vgv);
+    const Vec den_v = D2_Eg.transpose() * part(W2) + last2.cwiseProduct(V2 * f.g2);
+    const Vec num_k = colsum_P2 + last2.cwiseProduct(kqk);
+    const Vec den_k = colsum_E + last2.cwiseProduct(K2 * f.q2);
+    for (Index b = 0; b < n; ++b) {
+      aligned_v[b] = alignment(num_v[b], den_v[b], limit_e);
+      aligned_k[b] = alignment(num_k[b], den_k[b], limit_d);
+      if (last_c.size() > 0) {
+        aligned_v[b] = std::max(aligned_v[b], alignment(c_v.row(b).squaredNorm(), c_v2.row(b).sum(), limit_e));
+        aligned_k[b] = std::max(aligned_k[b], alignment(k_c.row(b).squaredNorm(), k_c2.row(b).sum(), limit_d));
+      }
+    }
+    const Mat tk = weighted(plain_last2, nt(V2, f.T));
+    out.k.middleRows(t0, n) = weighted(aligned_v, tn(W_D2_Eg, Q2) + weighted(last2, VX)) + u2 * tk;
+    out.v.middleRows(t0, n) =
+        weighted(aligned_k, tn(W_E, g2) + weighted(last2, KX)) + u2 * weighted(plain_last2, nn(K2, f.T));
+    out.column_T.segment(t0, n) = u2 * K2.cwiseProduct(tk).rowwise().sum();
+    const Vec both = aligned_k.cwiseProduct(aligned_v);
+    const auto later = [&](const Mat& state) -> Vec {  // sum over later rows of state . (k^2 v^2)
+      return last2.cwiseProduct(nn(K2, state).cwiseProduct(V2).rowwise().sum());
+    };
+    out.column.segment(t0, n) =
+        both.cwiseProduct(EG.transpose() * part(W2) + last2.cwiseProduct(KX.cwiseProduct(V2).rowwise().sum()));
+    out.column_w.segment(t0, n) = both.cwiseProduct(EG.transpose() * part(w2) + later(f.Y));
+    // Products that cancel in k . q are as wrong as their terms, hence the larger of coherent and incoherent sums.
+    const auto largest = [&](const Mat& qq) -> Vec { return quadratic(k, qq).cwiseMax(K2 * qq.diagonal()); };
+    const Vec later_w = last2.cwiseProduct(largest(f.w_qq)), later_r = last2.cwiseProduct(largest(f.r_qq));
+    const Mat both_P2 = P2.cwiseMax(s2 * E);
+    const Mat P2w = weighted(part(gw2), both_P2), P2r = weighted(part(gr2), both_P2);
+    out.gamma_w.segment(t0, n) = P2w.colwise().sum().transpose() + later_w;
+    out.gamma_r.segment(t0, n) = P2r.colwise().sum().transpose() + later_r;
+    out.column_P2.segment(t0, n) = P2.colwise().sum().transpose();
+    out.k_gamma.middleRows(t0, n) = tn(c.D2, weighted(part(gw2) + part(gr2), Q2)) + last2 * f.n2.transpose();
+
+    // Pairs j < r <= t: df.
+    const double carry = c.past[n - 1], carry2 = c.past2[n - 1];
+    const Vec a_r = part(alpha).cwiseProduct(part(r2)), a_W = part(alpha).cwiseProduct(part(W2));
+    const auto around = [&](const Mat& left, const Mat& right) { return carry2 * left.cwiseProduct(right).sum(); };
+    out.shared.segment(t0, n) =
+        straddling(weighted(a_r, EG), a_r.cwiseProduct(past_EG), later(f.Z), around(past.C2, f.Z));
+    out.straddle.segment(t0, n) = straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + out.row_T.segment(t0, n),
+                                             later(f.A) + out.column_T.segment(t0, n), around(past.C2, f.A));
+    const double around_r = around(past.kk, f.r_qq), around_w = around(past.kk, f.w_qq);
+    out.shared_gamma.segment(t0, n) = straddling(P2r, part(gr2).cwiseProduct(past_P2), later_r, around_r);
+    out.straddle_gamma.segment(t0, n) =
+        straddling(P2r + P2w, (part(gr2) + part(gw2)).cwiseProduct(past_P2), later_r + later_w, around_r + around_w);
+
+    // The state before the chunk.
+    const Mat q_past = weighted(x.s * c.past, q), Q2_past = weighted(c.past2, Q2);
+    f.C = carry * f.C + tn(q_past, g0);
+    f.X = carry2 * f.X + tn(Q2_past, weighted(part(W2), g2));
+    f.Y = carry2 * f.Y + tn(Q2_past, weighted(part(w2), g2));
+    f.Z = carry2 * f.Z + tn(Q2_past, weighted(a_r, g2));
+    f.A = carry2 * f.A + tn(Q2_past, weighted(a_W, g2));
+    f.qq = carry2 * f.qq + tn(q_past, weighted(part(W2), q_past));
+    f.q2 = carry2 * f.q2 + Q2_past.transpose() * part(W2);
+    f.gg = carry2 * f.gg + tn(g, weighted(c.past2.cwiseProduct(part(W2)), g));
+    f.g2 = carry2 * f.g2 + g2.transpose() * c.past2.cwiseProduct(part(W2));
+    f.w_qq = carry2 * f.w_qq + tn(q_past, weighted(part(gw2), q_past));
+    f.r_qq = carry2 * f.r_qq + tn(q_past, weighted(part(gr2), q_past));
+    f.n2 = carry2 * f.n2 + Q2_past.transpose() * (part(gw2) + part(gr2));
+    stored = carry2 * stored + f.C.cwiseAbs2();
+    f.T = 2 * f.C.cwiseAbs2() + ratio2 * stored;
+  }
+  out.start = std::move(f);
+  return out;
+}
+
+void write_initial_states(const HeadProblem& p, const Values& x, const Rows& rows, const Walk& walk, bool exact,
+                          const Scatter& scatter, const Mat& floor, const GradientBounds& out) {
+  const auto& G = exact ? p.exact : p.detached;
+  const double us = p.u.state, uv = rows.uv[x.S - 1], delta = rows.delta[x.S - 1], eta = p.u.step;
+  const ConstMap c0(p.in.c_initial, x.d, x.e);
+  const Eigen::Map<const Vec> n0(p.in.n_initial, x.d);
+  const Mat dc = G.c_initial != nullptr ? Mat(ConstMap(G.c_initial, x.d, x.e)) : Mat(Mat::Zero(x.d, x.e));
+  const Vec dn = G.n_initial != nullptr ? Vec(Eigen::Map<const Vec>(G.n_initial, x.d)) : Vec(Vec::Zero(x.d));
+  const FutureState& f = walk.start;
+  const Vec n2 = f.n2;  // in the detached convention only the cotangent of n_last is in it
+  if (out.c_initial != nullptr)
+    Eigen::Map<Mat>(out.c_initial, x.d, x.e) =
+        Mat(((f.X + us * us * f.C.cwiseAbs2()).cwiseSqrt() + floor + (us + uv + delta) * dc.cwiseAbs()).array() + eta);
+  if (out.n_initial != nullptr)
+    Eigen::Map<Vec>(out.n_initial, x.d) = Vec((n2.cwiseSqrt() + (us + uv + delta) * dn.cwiseAbs()).array() + eta);
+  if (out.m_initial != nullptr && G.m_initial != nullptr) {
+    double variance = scatter.initial2, value = us * std::abs(*G.m_initial);
+    if (exact) {
+      variance += c0.cwiseAbs2().cwiseProduct(f.A + floor.cwiseAbs2()).sum() + n0.cwiseAbs2().dot(n2);
+      value +=
+          (us + uv + delta) * (std::abs(c0.cwiseProduct(dc).sum()) + std::abs(n0.dot(dn)) + std::abs(*G.m_initial));
+    }
+    *out.m_initial = std::sqrt(variance) + scatter.initial_jump + value + eta;
+  }
+}
+
+}  // namespace
+
+void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, const HeadBounds& bounds) {
+  const Index S = x.S;
+  const bool exp_gate = p.gate == Gate::exp, normalized = exp_gate || p.normalize;
+  const double uo = p.u.output, eta = p.u.step;
+  const Vec w2 = rows.w.cwiseAbs2(), r2 = rows.r.cwiseAbs2(), W2 = w2 + r2;
+  const ConstMap dh(p.cotangents.h, S, x.e);
+  const Vec dh_h = dh.cwiseProduct(x.h).rowwise().sum();
+
+  // What gamma adds is apart from the rest, so one walk serves both conventions; a cotangent of n_last, which acts like
+  // a gamma in both, needs one each.
+  const Vec none = Vec::Zero(S);
+  const auto walk_with = [&](bool gamma) {
+    const Vec gamma2 = rows.gamma.cwiseAbs2();
+    return walk_back(p, x, rows, w2, r2, W2, gamma ? Vec(w2.cwiseProduct(gamma2)) : none,
+                     gamma ? Vec(rows.dgamma.cwiseAbs2() + r2.cwiseProduct(gamma2)) : none);
+  };
+  Walk walk = walk_with(normalized);
+  for (const bool exact : {true, false}) {
+    const GradientBounds& out = exact ? bounds.exact : bounds.detached;
+    if (out.q == nullptr) continue;
+    const bool with_gamma = exact && normalized;
+    const Vec gamma2 = with_gamma ? Vec(rows.gamma.cwiseAbs2()) : none;
+    const Vec gw2 = w2.cwiseProduct(gamma2);
+    const Vec gr2 = with_gamma ? Vec(rows.dgamma.cwiseAbs2() + r2.cwiseProduct(gamma2)) : none;
+    if (!exact && normalized) {
+      if (p.cotangents.n_last != nullptr) {
+        walk = walk_with(false);
+      } else {
+        walk.k_gamma.setZero();
+        for (Vec* part : {&walk.gamma_w, &walk.gamma_r, &walk.shared_gamma, &walk.straddle_gamma, &walk.start.n2})
+          part->setZero();
+      }
+    }
+    const GradientSizes size = sizes_of(p, x, exact);
+    const Floors floor = floors_of(p, x, rows, walk.column_P2);
+
+    Mat bq = walk.q.cwiseSqrt() + floor.q, bk = walk.k.cwiseSqrt() + floor.k, bv = walk.v.cwiseSqrt() + floor.v;
+    for (Index t = 0; t < S; ++t) {
+      const double row = rows.r[t] + uo + rows.uv[t] + rows.delta[t], column = uo + rows.uv[t] + rows.delta_j[t];
+      bq.row(t) += row * size.q.row(t);
+      bk.row(t) += column * size.k.row(t);
+      bv.row(t) += column * size.v.row(t);
+      if (with_gamma) {
+        bq.row(t) += x.s * rows.dgamma[t] * walk.N.row(t).cwiseAbs();
+        bq.row(t) += x.s * rows.w[t] * rows.gamma[t] * walk.n2.row(t).cwiseSqrt();
+      }
+    }
+    bk += walk.k_gamma.cwiseSqrt();
+    Eigen::Map<Mat>(out.q, S, x.d) = bq;
+    Eigen::Map<Mat>(out.k, S, x.d) = bk;
+    Eigen::Map<Mat>(out.v, S, x.e) = bv;
+
+    // Gate gradients: sums of products whose terms have the errors of dq and dk.
+    const Vec alpha = rows.alpha_qk.cwiseProduct(rows.alpha_gv);
+    const Vec gamma_rows = (gw2 + gr2).cwiseProduct(walk.row_P2), gamma_rows_w = gw2.cwiseProduct(walk.row_P2);
+    const Vec row_all = alpha.cwiseProduct(W2).cwiseProduct(rows.row_g) + gamma_rows + walk.row_T;
+    const Vec row_w = alpha.cwiseProduct(w2).cwiseProduct(rows.row_g) + gamma_rows_w + walk.row_T;
+    const auto& G = exact ? p.exact : p.detached;
+    const ConstMap dq(G.q, S, x.d), dk(G.k, S, x.d);
+    const Vec stored_q = x.q.cwiseProduct(dq).cwiseAbs2().rowwise().sum();
+    const Vec stored_k = x.k.cwiseProduct(dk).cwiseAbs2().rowwise().sum();
+    const Vec floor_q = x.q.cwiseAbs().cwiseProduct(floor.q).rowwise().sum();
+    const Vec floor_k = x.k.cwiseAbs().cwiseProduct(floor.k).rowwise().sum();
+
+    Vec bi =
+        (walk.column + walk.gamma_w + walk.gamma_r + walk.column_T).cwiseSqrt() + uo * stored_k.cwiseSqrt() + floor_k;
+    const Vec floors = reverse_cumsum(floor_q + floor_k);
+    const Vec sums = p.u.accumulator * reverse_cumsum(size.dlogf);
+    Vec bf_rounded =
+        (reverse_cumsum(row_w + walk.column_w + walk.gamma_w + walk.column_T + uo * uo * (stored_q + stored_k)) +
+         walk.shared + walk.shared_gamma)
+            .cwiseSqrt() +
+        sums + floors;
+    for (Index t = 0; t < S; ++t) bf_rounded[t] += (rows.uv[t] + uo) / 2 * size.tail[t];
+    Vec bf_straddling = (walk.straddle + walk.straddle_gamma).cwiseSqrt() + sums / std::sqrt(double(S)) + floors;
+
+    // Cotangents of the last states: one more row, behind the last.
+    Vec dm = Vec::Zero(S), variance = Vec::Zero(S);
+    const LastProduct last = last_product(p, x, rows);
+    double last_value = last.value, last_variance = w2[S - 1] * last.variance;
+    if (p.cotangents.n_last != nullptr) {
+      const Eigen::Map<const Vec> dn(p.cotangents.n_last, x.d), n(p.out.n_last, x.d);
+      last_value += dn.dot(n);
+      last_variance += w2[S - 1] * dn.cwiseAbs2().dot(rows.past.back().n2);
+    }
+    const double last_error =
+        std::sqrt(last_variance) + (p.u.state + rows.delta[S - 1] + rows.uv[S - 1]) * std::abs(last_value);
+    bf_rounded.array() += last_error;
+
+    if (exp_gate) {
+      if (exact) {
+        for (Index t = 0; t < S; ++t) {
+          const double ratio = std::isinf(rows.den[t]) ? 0 : p.eps / rows.den[t];
+          dm[t] = std::abs(dh_h[t]) * ratio;
+          variance[t] = row_all[t] + std::pow(dm[t] * (rows.r[t] + rows.uv[t]), 2) + floor_q[t] * floor_q[t];
+        }
+        dm[S - 1] += std::abs(last_value);
+        variance[S - 1] += last_error * last_error;
+      }
+      if (p.cotangents.m_last != nullptr) dm[S - 1] += std::abs(*p.cotangents.m_last);
+    }
+    const Scatter scatter = exp_gate ? scatter_stabilizer(rows, variance, dm)
+                                     : Scatter{Vec::Zero(S), Vec::Zero(S), Vec::Zero(S), Vec::Zero(S)};
+    if (out.open_rows != nullptr) {
+      *out.open_rows = scatter.open_rows;
+      if (with_gamma)
+        for (Index t = 0; t < S; ++t) *out.open_rows += rows.open[static_cast<std::size_t>(t)];
+    }
+    bi += scatter.column + scatter.column_jump;
+    const Vec row_variance = reverse_cumsum(scatter.row2), row_jump = reverse_cumsum(scatter.row_jump);
+
+    for (Index t = 0; t < S; ++t) {
+      const double si = exp_gate ? 1 : sigmoid_of_minus(p.in.i[t]), sf = sigmoid_of_minus(p.in.f[t]);
+      const double uv = rows.uv[t];
+      out.i[t] = si * bi[t] + (uo + uv + rows.delta_j[t]) * size.i[t] + eta;
+      const double value = (uo + uv) * size.f[t] + sf * row_jump[t] + eta;
+      out.f[t] = sf * std::sqrt(bf_rounded[t] * bf_rounded[t] + row_variance[t]) + value;
+      out.f_straddling[t] = sf * std::sqrt(bf_straddling[t] * bf_straddling[t] + row_variance[t]) + value;
+    }
+    if (p.in.c_initial != nullptr) write_initial_states(p, x, rows, walk, exact, scatter, floor.c_initial, out);
+  }
+}
+
+}  // namespace mlstm::verify::bound

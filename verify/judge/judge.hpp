@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Judging what a kernel produced against the float64 reference, element by element, within error bounds.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cases/case.hpp"
+#include "judge/bounds.hpp"
+#include "judge/detail.hpp"
+
+namespace mlstm::verify {
+
+enum class Status { PASS, FAIL, MISTRUSTED, SKIPPED, ERROR, TIMEOUT, STALE };
+std::string_view to_string(Status);
+Status parse_status(std::string_view text);
+
+/// The verdict on one tensor of one case.
+struct Item {
+  std::string variant, case_name, tensor;  ///< tensor: h, c_last, ..., dq, ..., dm_initial
+  std::string convention;                  ///< "exact", "detached", "both", or empty for outputs
+  Status status = Status::ERROR;
+  std::optional<double> error_ratio, max_abs_error, rel_frobenius;  ///< absent: not computed; may be infinite
+  std::vector<std::int64_t> worst_index;
+  std::string repro, note;
+  /// Wrong answers that the bound could not tell from the right one in this tensor: of "zero", "constant", "negated",
+  /// "doubled" and "shifted" (by one time step) those that differ from the reference and would still pass.
+  std::vector<std::string> hides;
+  std::shared_ptr<Detail> detail;  ///< null where nothing was compared; not part of report.json
+  /// Where and how a tensor that failed is wrong (locate.hpp); lines without a line feed at the end.
+  std::string explanation;
+};
+
+/// What judging one problem at one precision takes beside the reference.
+struct Yardstick {
+  TensorMap bounds;                                       ///< error_bounds
+  std::map<std::string, std::vector<std::string>> hides;  ///< hidden_wrong_answers, by key of `bounds`
+};
+
+/// The yardsticks of one problem. judge() adds those that it lacks.
+using Yardsticks = std::map<Precision, Yardstick>;
+
+struct JudgeOptions {
+  std::optional<Convention> convention;  ///< judge gradients under this one; absent: as declared, else the better fit
+  std::optional<DType> operand_dtype;    ///< overrides the declaration
+  bool require_all = false;              ///< an absent output or gradient is a FAIL
+  int threads = 0;                       ///< for the bounds; 0: one per core
+  /// Whether failures get an explanation (Item::explanation).
+  bool explain = true;
+  /// Whether the item, of which variant, tensor, convention and error_ratio are set, gets a picture of its errors (for
+  /// an undeclared convention it is the one that fits better). Absent: no item does.
+  std::function<bool(const Item&)> wants_picture;
+  /// Keeps what is computed for the next kernel that is judged on the same problem. For one thread at a time.
+  Yardsticks* known = nullptr;
+};
+
+/// Largest error of `values` against `reference` over `bound`, element by element.
+struct Comparison {
+  double error_ratio = 0, max_abs_error = 0,
+         rel_frobenius = 0;  ///< infinite for NaN or Inf where the reference is finite
+  std::size_t worst = 0;     ///< flat index of the largest error_ratio
+  bool bound_usable = true;  ///< false if some bound is not finite: then nothing can be said
+};
+
+/// Compares tensors of equal shape. An element that is infinite in `reference`, or becomes so when it is rounded to
+/// `storage`, has to be the same infinity in `values`. NaN is never right.
+Comparison compare(const Array& values, const Array& reference, const Array& bound, DType storage);
+
+/// Error over bound of every element, as compare judges it: infinite for NaN, for Inf where the reference is finite,
+/// and where the bound is not finite.
+Array error_ratios(const Array& values, const Array& reference, const Array& bound, DType storage);
+
+/// The key of error_bounds that `tensor` (h, ..., dq, ...) of this kernel is held to under `convention`: "h",
+/// "exact/q", "detached/f_straddling", ...
+std::string bound_name(const KernelData& kernel, const std::string& tensor, std::string_view convention);
+
+/// The wrong answers of Item::hides for one tensor. Axis 2 is time if `has_time_axis`.
+std::vector<std::string> hidden_wrong_answers(const Array& reference, const Array& bound, bool has_time_axis);
+
+/// True if the kernel says that it sums df from unrounded terms over straddling pairs (attribute `gate_gradient`). It
+/// is then held to the tighter of the two bounds, "f_straddling".
+bool declares_straddling(const KernelData& kernel);
+
+/// Judges everything in `c.kernel` against `reference` (which has gradients if the case has cotangents): outputs, last
+/// states and gradients. Never throws for wrong numbers; one item per tensor, in contract order.
+/// The note says `trivial` where a tensor of zeros would pass, and `zero by definition` where it is right; which of the
+/// two bounds df meets; and under which other convention a failing gradient would pass.
+std::vector<Item> judge(const Case& c, const ReferenceData& reference, const JudgeOptions& options = {});
+
+}  // namespace mlstm::verify

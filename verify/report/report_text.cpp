@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "report/report.hpp"
+
+namespace mlstm::verify {
+namespace {
+
+/// The worst of one tensor over the items of a row.
+struct Cell {
+  bool present = false, bad = false;
+  double error_ratio = -1;
+
+  void add(const Item& item) {
+    present = true;
+    bad |= item.status != Status::PASS;
+    // NaN is the worst: it replaces every number, and no number replaces it.
+    if (item.error_ratio && !std::isnan(error_ratio) && !(*item.error_ratio <= error_ratio))
+      error_ratio = *item.error_ratio;
+  }
+  std::string text() const {
+    if (!present) return "";
+    return (error_ratio == -1 ? "-" : short_number(error_ratio)) + (bad ? "!" : " ");
+  }
+};
+
+struct Block {
+  std::vector<Item> items;
+  std::map<std::string, std::map<std::string, Cell>> rows;  ///< by convention, empty for outputs
+
+  void add(const Item& item) {
+    items.push_back(item);
+    if (item.status != Status::SKIPPED && !is_property(item)) rows[item.convention][item.tensor].add(item);
+  }
+};
+
+std::string counts_of(const std::vector<Item>& items) {
+  std::vector<std::string> words;
+  for (const auto& [status, n] : count_statuses(items))
+    if (n > 0) words.push_back(fmt::format("{} {}", n, to_string(status)));
+  return words.empty() ? "nothing judged" : fmt::format("{}", fmt::join(words, ", "));
+}
+
+std::string block_text(const std::string& title, const Block& block) {
+  std::string text = fmt::format("{}: {}\n", title, counts_of(block.items));
+  std::vector<std::string_view> columns;
+  for (const std::string_view tensor : kTensors)
+    for (const auto& [convention, cells] : block.rows)
+      if (cells.contains(std::string(tensor))) {
+        columns.push_back(tensor);
+        break;
+      }
+  if (columns.empty()) return text;
+  text += fmt::format("  {:<10}", "");
+  for (const std::string_view tensor : columns) text += fmt::format("{:>11} ", tensor);
+  text.back() = '\n';
+  for (const auto& [convention, cells] : block.rows) {
+    std::string line = fmt::format("  {:<10}", convention.empty() ? "outputs" : convention);
+    for (const std::string_view tensor : columns) {
+      const auto cell = cells.find(std::string(tensor));
+      line += fmt::format("{:>12}", cell == cells.end() ? "" : cell->second.text());
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string short_number(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  const double magnitude = std::abs(value);
+  if (magnitude == 0) return "0";
+  if (magnitude >= 1e5 || magnitude < 1e-3) return fmt::format("{:.1e}", value);
+  return fmt::format("{:.{}f}", value, magnitude >= 100 ? 0 : magnitude >= 10 ? 1 : magnitude >= 1 ? 2 : 3);
+}
+
+std::string describe(const Item& item) {
+  std::string text = item.tensor;
+  if (!item.convention.empty()) text += " (" + item.convention + ")";
+  std::vector<std::string> facts;
+  if (item.error_ratio) {
+    std::string fact = "error_ratio " + short_number(*item.error_ratio);
+    if (!item.worst_index.empty()) fact += fmt::format(" at [{}]", fmt::join(item.worst_index, ", "));
+    facts.push_back(fact);
+  }
+  if (item.max_abs_error) facts.push_back("max_abs_error " + short_number(*item.max_abs_error));
+  if (item.rel_frobenius) facts.push_back("rel_frobenius " + short_number(*item.rel_frobenius));
+  if (!item.note.empty()) facts.push_back(item.note);
+  return facts.empty() ? text : fmt::format("{}: {}", text, fmt::join(facts, ", "));
+}
+
+std::string to_table(const std::vector<Item>& items, GroupBy by) {
+  std::map<std::string, Block> blocks;
+  std::vector<std::string> order;  // as the items come
+  for (const Item& item : items) {
+    const std::string variant = item.variant.empty() ? "unnamed variant" : item.variant;
+    const std::string title = by == GroupBy::variant ? variant : item.case_name + " (" + variant + ")";
+    if (!blocks.contains(title)) order.push_back(title);
+    blocks[title].add(item);
+  }
+  std::string text =
+      order.empty() ? "" : "Largest error / bound of every tensor (at most 1 passes; ! did not pass)\n\n";
+  for (const std::string& title : order) text += block_text(title, blocks.at(title)) + "\n";
+  return text;
+}
+
+std::string list_failures(const std::vector<Item>& items) {
+  std::string text;
+  for (const Item& item : items) {
+    if (item.status == Status::PASS || item.status == Status::SKIPPED) continue;
+    text += fmt::format("{:<10}  {}  {}\n            {}\n", to_string(item.status), item.variant, item.case_name,
+                        describe(item));
+    for (std::size_t begin = 0; begin < item.explanation.size();) {
+      const std::size_t end = std::min(item.explanation.find('\n', begin), item.explanation.size());
+      text += fmt::format("            {}\n", item.explanation.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    if (!item.repro.empty()) text += fmt::format("            {}\n", item.repro);
+  }
+  for (const Item& item : items)
+    if (item.status == Status::SKIPPED)
+      text += fmt::format("{:<10}  {}  {}{}\n", "SKIPPED", item.variant,
+                          is_property(item) ? item.case_name + ": " : std::string(), item.note);
+  return text.empty() ? text : text + "\n";
+}
+
+std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks) {
+  return to_table(items, by) + list_properties(items) + remarks + list_failures(items) + summary_line(items) + "\n";
+}
+
+std::string summary_line(const std::vector<Item>& items) {
+  const std::int64_t skipped = count_statuses(items).at(Status::SKIPPED);
+  const auto judged = static_cast<std::int64_t>(items.size()) - skipped;
+  const std::int64_t properties = std::count_if(
+      items.begin(), items.end(), [](const Item& item) { return item.status == Status::SKIPPED && is_property(item); });
+  std::string text = fmt::format("{} tensors judged: {}", judged, counts_of(items));
+  if (skipped > properties) text += fmt::format(" ({} variants were NOT run here)", skipped - properties);
+  if (properties > 0) text += fmt::format(" (properties that do not apply: {})", properties);
+  return text;
+}
+
+bool is_property(const Item& item) { return item.case_name.starts_with("property:"); }
+
+std::string list_properties(const std::vector<Item>& items) {
+  struct Worst {
+    double ratio = 0;
+    bool bad = false, skipped = false;
+  };
+  std::vector<std::string> order, names;  // of variants and of properties, as they come
+  std::map<std::string, std::map<std::string, Worst>> table;
+  for (const Item& item : items) {
+    if (!is_property(item)) continue;
+    const std::string name = item.case_name.substr(9, item.case_name.find('/') - 9);
+    if (!table.contains(item.variant)) order.push_back(item.variant);
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    Worst& worst = table[item.variant][name];
+    worst.skipped |= item.status == Status::SKIPPED;
+    worst.bad |= item.status != Status::PASS && item.status != Status::SKIPPED;
+    worst.ratio = std::max(worst.ratio, item.error_ratio.value_or(0));
+  }
+  if (table.empty()) return {};
+  std::string text = "Properties: largest deviation / allowed (at most 1 passes; 0: the same bits; ! did not pass)\n";
+  for (const std::string& variant : order) {
+    std::vector<std::string> words;
+    for (const std::string& name : names)
+      if (const auto found = table.at(variant).find(name); found != table.at(variant).end())
+        words.push_back(fmt::format("{} {}", name,
+                                    found->second.skipped
+                                        ? std::string("-")
+                                        : fmt::format("{:.2g}{}", found->second.ratio, found->second.bad ? "!" : "")));
+    text += fmt::format("  {}: {}\n", variant, fmt::join(words, ", "));
+  }
+  return text + "\n";
+}
+
+}  // namespace mlstm::verify

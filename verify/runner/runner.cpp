@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runner/runner.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "runner/runner_memory.hpp"
+
+namespace mlstm::verify {
+namespace {
+
+// What fills all memory before a run. 0xff repeated is NaN in every dtype; 0x3c repeated is a finite number in every
+// dtype (1.06 in float16, 0.011 in bfloat16 and float32), for code whose comparisons happen to drop NaN.
+constexpr std::byte kNaN{0xff}, kFinite{0x3c};
+constexpr std::byte kZero{0};  // of run_unchecked: what fresh memory often holds
+
+using Bytes = std::vector<std::byte>;
+using Results = std::map<std::string, Bytes>;  // outputs by name, gradients by "d" + name
+
+/// The buffers of one run.
+class Buffers {
+ public:
+  Buffers(DeviceMemory& memory, std::optional<std::byte> fill) : memory_(memory), fill_(fill) {}
+
+  void* add(const std::string& name, std::size_t bytes) {
+    return buffers_.emplace(name, std::make_unique<GuardedBuffer>(memory_, name, bytes, fill_)).first->second->data();
+  }
+
+  /// A buffer with contents that the kernel must not change. `contents` has to outlive this object.
+  const void* add_constant(const std::string& name, const Bytes& contents) {
+    void* const address = add(name, contents.size());
+    buffers_.at(name)->upload(contents);
+    constants_[name] = &contents;
+    return address;
+  }
+
+  /// From now on the buffer is constant.
+  void freeze(const std::string& name) {
+    Bytes& contents = frozen_[name] = buffers_.at(name)->download();
+    constants_[name] = &contents;
+  }
+
+  /// What the buffer holds, for the last time.
+  Bytes take(const std::string& name) {
+    const auto known = frozen_.find(name);
+    return known != frozen_.end() ? std::move(known->second) : buffers_.at(name)->download();
+  }
+
+  /// Waits for the kernel and looks for writes outside its buffers.
+  void check_zones() const {
+    memory_.synchronize();
+    for (const auto& [name, buffer] : buffers_) buffer->check_zones();
+  }
+
+  void check_constants() const {
+    for (const auto& [name, contents] : constants_)
+      if (!buffers_.at(name)->holds(*contents)) throw std::runtime_error(name + " was changed, though it is an input");
+  }
+
+ private:
+  DeviceMemory& memory_;
+  std::optional<std::byte> fill_;
+  std::map<std::string, std::unique_ptr<GuardedBuffer>> buffers_;
+  std::map<std::string, Bytes> frozen_;
+  std::map<std::string, const Bytes*> constants_;
+};
+
+/// What all runs read, as it is stored: inputs by name, cotangents by "cotangent of " + name.
+using Packed = std::map<std::string, Bytes>;
+
+std::string cotangent_of(std::string_view output) { return "cotangent of " + std::string(output); }
+
+Packed pack_all(const Case& c, bool backward) {
+  Packed packed;
+  for (const auto& [name, array] : c.inputs) packed[name] = pack(array, storage_dtype(name, c.problem));
+  if (backward)
+    for (const auto& [name, array] : c.cotangents)
+      packed[cotangent_of(name)] = pack(array, storage_dtype(name, c.problem));
+  return packed;
+}
+
+template <class Args>
+void set_inputs(Args& args, const std::map<std::string, const void*>& inputs) {
+  const auto get = [&](const char* name) -> const void* {
+    const auto found = inputs.find(name);
+    return found == inputs.end() ? nullptr : found->second;
+  };
+  args.q = get("q");
+  args.k = get("k");
+  args.v = get("v");
+  args.i = get("i");
+  args.f = get("f");
+  args.c_initial = get("c_initial");
+  args.n_initial = get("n_initial");
+  args.m_initial = get("m_initial");
+}
+
+/// One forward call and, with a convention, one backward call in fresh memory.
+class Run {
+ public:
+  /// Without `checked` memory is filled and has its zones all the same, but nothing is looked for.
+  Run(const Kernel& kernel, const Problem& problem, const Packed& packed, std::optional<Convention> convention,
+      DeviceMemory& memory, std::optional<std::byte> fill, bool checked)
+      : kernel_(kernel),
+        problem_(problem),
+        packed_(packed),
+        convention_(convention),
+        memory_(memory),
+        buffers_(memory, fill),
+        guarded_(fill.has_value()),
+        checked_(checked) {
+    for (const std::string& name : input_names(problem)) inputs_[name] = buffers_.add_constant(name, packed.at(name));
+  }
+
+  Results results() {
+    forward();
+    if (convention_) backward();
+    if (checked_) buffers_.check_constants();
+    Results results;
+    for (const std::string& name : written_) results[name] = buffers_.take(name);
+    return results;
+  }
+
+ private:
+  void* add_result(const std::string& name, std::string_view tensor) {
+    written_.push_back(name);
+    return buffers_.add(
+        name, static_cast<std::size_t>(size_of(tensor, problem_.shape)) * size_of(storage_dtype(tensor, problem_)));
+  }
+
+  void* add_scratch(const std::string& name, std::size_t bytes) {
+    return bytes > 0 ? buffers_.add(name, bytes) : nullptr;
+  }
+
+  void forward() {
+    ForwardArgs args;
+    set_inputs(args, inputs_);
+    args.h = add_result("h", "h");
+    if (kernel_.info().last_states) {
+      args.c_last = add_result("c_last", "c_last");
+      args.n_last = add_result("n_last", "n_last");
+      if (problem_.has_m()) args.m_last = add_result("m_last", "m_last");
+    }
+    if (convention_) args.saved = saved_ = add_scratch("saved", kernel_.saved_size(problem_));
+    args.workspace = add_scratch("workspace of forward", kernel_.workspace_size(problem_, false));
+    args.stream = memory_.stream();
+    h_ = args.h;
+    kernel_.forward(problem_, args);
+    finish();
+  }
+
+  void backward() {
+    BackwardArgs args;
+    args.convention = *convention_;
+    set_inputs(args, inputs_);
+    buffers_.freeze("h");
+    args.h = h_;
+    // without poison, what forward left unwritten of it (padding) is undefined, and reading it a finding of initcheck
+    if (saved_ != nullptr && guarded_) buffers_.freeze("saved");
+    args.saved = saved_;
+    const auto cotangent = [&](const char* output) -> const void* {
+      const auto found = packed_.find(cotangent_of(output));
+      return found == packed_.end() ? nullptr : buffers_.add_constant(found->first, found->second);
+    };
+    args.dh = cotangent("h");
+    args.dc_last = cotangent("c_last");
+    args.dn_last = cotangent("n_last");
+    args.dm_last = cotangent("m_last");
+    args.dq = add_result("dq", "q");
+    args.dk = add_result("dk", "k");
+    args.dv = add_result("dv", "v");
+    args.di = add_result("di", "i");
+    args.df = add_result("df", "f");
+    if (problem_.has_initial_state) {
+      args.dc_initial = add_result("dc_initial", "c_initial");
+      args.dn_initial = add_result("dn_initial", "n_initial");
+      if (problem_.has_m()) args.dm_initial = add_result("dm_initial", "m_initial");
+    }
+    args.workspace = add_scratch("workspace of backward", kernel_.workspace_size(problem_, true));
+    args.stream = memory_.stream();
+    kernel_.backward(problem_, args);
+    finish();
+  }
+
+  void finish() {
+    if (checked_)
+      buffers_.check_zones();
+    else
+      memory_.synchronize();
+  }
+
+  const Kernel& kernel_;
+  const Problem& problem_;
+  const Packed& packed_;
+  std::optional<Convention> convention_;
+  DeviceMemory& memory_;
+  Buffers buffers_;
+  bool guarded_, checked_;
+  std::map<std::string, const void*> inputs_;
+  std::vector<std::string> written_;
+  void *h_ = nullptr, *saved_ = nullptr;
+};
+
+/// "c_last" for itself, "dq" -> "q".
+std::string tensor_of(const std::string& result) { return result.starts_with('d') ? result.substr(1) : result; }
+
+std::string index_text(std::size_t flat, const std::vector<std::int64_t>& shape) {
+  std::vector<std::size_t> index(shape.size());
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    index[axis] = flat % static_cast<std::size_t>(shape[axis]);
+    flat /= static_cast<std::size_t>(shape[axis]);
+  }
+  return fmt::format("[{}]", fmt::join(index, ","));
+}
+
+/// The first element in which two runs differ.
+struct Difference {
+  std::string place;  ///< "dq[0,0,1,0]"
+  bool unwritten;     ///< it holds the first run's poison, and the second's
+};
+
+std::optional<Difference> first_difference(const Results& first, const Results& second, const Problem& problem) {
+  for (const auto& [name, bytes] : first) {
+    const Bytes& other = second.at(name);
+    if (bytes == other) continue;
+    const std::string tensor = tensor_of(name);
+    const std::size_t size = size_of(storage_dtype(tensor, problem));
+    const auto at =
+        static_cast<std::size_t>(std::mismatch(bytes.begin(), bytes.end(), other.begin()).first - bytes.begin()) / size;
+    const auto is_filled = [&](const Bytes& values, std::byte fill) {
+      return std::all_of(values.begin() + static_cast<std::ptrdiff_t>(at * size),
+                         values.begin() + static_cast<std::ptrdiff_t>((at + 1) * size),
+                         [&](std::byte byte) { return byte == fill; });
+    };
+    return Difference{name + index_text(at, shape_of(tensor, problem.shape)),
+                      is_filled(bytes, kNaN) && is_filled(other, kFinite)};
+  }
+  return {};
+}
+
+/// The results, the same in all runs. `run` takes the poison, or none.
+template <class RunWith>
+Results consistent_results(const RunWith& run, const Problem& problem, const RunOptions& options) {
+  const std::optional<std::byte> poison = options.guarded ? std::optional(kNaN) : std::nullopt;
+  const Results first = run(poison);
+  const auto require_repeatable = [&] {
+    if (const auto difference = first_difference(first, run(poison), problem))
+      throw std::runtime_error(difference->place + " differs from run to run");
+  };
+  for (int repeat = 0; repeat < options.repeats; ++repeat) require_repeatable();
+  if (!options.guarded) return first;
+  if (const auto difference = first_difference(first, run(kFinite), problem)) {
+    if (difference->unwritten) throw std::runtime_error(difference->place + " was not written");
+    require_repeatable();
+    throw std::runtime_error(difference->place + " depends on memory that was not initialised (output, saved data, " +
+                             "workspace or beyond an input)");
+  }
+  return first;
+}
+
+void require_supported(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {
+  const VariantInfo& info = kernel.info();
+  const auto refuse = [&](const std::string& reason) { throw std::invalid_argument(info.key() + ": " + reason); };
+  if (const std::string reason = kernel.unsupported(c.problem); !reason.empty()) refuse(reason);
+  if (const std::string reason = unavailable(kernel); !reason.empty()) refuse(reason);
+  if (!convention) return;
+  const auto& conventions = info.gradient_conventions;
+  if (std::find(conventions.begin(), conventions.end(), *convention) == conventions.end())
+    refuse(fmt::format("{} gradients are not supported", to_string(*convention)));
+  if (c.cotangents.size() > c.cotangents.count("h") && !info.last_state_cotangents)
+    refuse("cotangents of the last states are not supported");
+}
+
+}  // namespace
+
+KernelData declared_data(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention) {
+  KernelData data;
+  data.variant = info.key();
+  data.convention = convention;
+  data.operand_dtype = info.operand_dtype;
+  data.state_dtype = info.state_dtype;
+  // What the bounds need to know beside the contract's attributes.
+  if (info.full_precision_rows) data.attributes["saved_dtype"] = std::string(to_string(state_dtype_of(problem.dtype)));
+  if (info.straddling_gate_gradients) data.attributes["gate_gradient"] = std::string("straddling");
+  return data;
+}
+
+std::string unavailable(const Kernel& kernel) { return unavailable(kernel.info().device); }
+
+namespace {
+
+/// run_kernel, or run_unchecked without `options`.
+KernelData run_case(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
+                    const RunOptions* options) {
+  validate(c);
+  if (c.cotangents.empty()) convention.reset();
+  require_supported(kernel, c, convention);
+  const VariantInfo& info = kernel.info();
+  DeviceMemory& memory = *memory_of(info.device);
+  const Packed packed = pack_all(c, convention.has_value());
+  const auto run = [&](std::optional<std::byte> fill) {
+    return Run(kernel, c.problem, packed, convention, memory, fill, options != nullptr).results();
+  };
+  Results results;
+  try {
+    static std::mutex one_device;  // runs side by side would compete for its memory
+    std::unique_lock lock(one_device, std::defer_lock);
+    if (info.device == Device::cuda) lock.lock();
+    results = options != nullptr ? consistent_results(run, c.problem, *options) : run(kZero);
+  } catch (const std::system_error& error) {  // no thread to be had, say: nothing that the numbers are to blame for
+    throw DeviceError(info.key() + ": " + error.what());
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(info.key() + ": " + error.what());
+  }
+
+  KernelData data = declared_data(info, c.problem, convention);
+  data.attributes.merge(memory.description());
+  for (const auto& [name, bytes] : results) {
+    const std::string tensor = tensor_of(name);
+    TensorMap& tensors = tensor == name ? data.outputs : data.gradients;
+    tensors[tensor] = unpack(bytes, storage_dtype(tensor, c.problem), shape_of(tensor, c.problem.shape));
+  }
+  return data;
+}
+
+}  // namespace
+
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
+                      const RunOptions& options) {
+  return run_case(kernel, c, convention, &options);
+}
+
+KernelData run_unchecked(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {
+  return run_case(kernel, c, convention, nullptr);
+}
+
+}  // namespace mlstm::verify

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a kernel variant on a case in host memory.
+#pragma once
+
+#include <exception>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "cases/case.hpp"
+#include "mlstm/kernel.hpp"
+
+namespace mlstm::verify {
+
+/// Whether this machine can run the variant now; the reason if not (no CUDA device, say).
+std::string unavailable(const Kernel& kernel);
+
+struct RunOptions {
+  int repeats = 0;  ///< further runs with the same poison that have to give the same bits
+  /// False: buffers of just the size asked for, neither poisoned nor between red zones. For compute-sanitizer: it takes
+  /// poisoned memory for initialised and a red zone for a part of the buffer.
+  bool guarded = true;
+};
+
+/// Runs forward and, if `convention` is given and the case has cotangents, backward. Converts to the problem's dtypes,
+/// poisons outputs, saved data and workspace with NaN, surrounds every buffer with red zones and checks them and the
+/// inputs afterwards (in backward, h and the saved data are inputs). Runs everything 2 + `repeats` times, once with
+/// another poison, and compares bitwise (1 + `repeats` times if not `guarded`). Runs on a GPU take turns; all else may
+/// happen at the same time. Throws std::invalid_argument if the kernel does not support the problem; std::runtime_error
+/// naming the buffer for a write outside it, a damaged input, or a result that depends on the poison or differs from
+/// run to run, and for an error of the device that the kernel caused; other exceptions if the device has no memory left
+/// or is out of order. The attributes of the result say what it ran on (`device`, ...) and what bounds need to know
+/// (`saved_dtype`, `gate_gradient`).
+KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
+                      const RunOptions& options = {});
+
+/// Runs once, as a test does that has neither poison nor red zones: memory starts as zeros, a write outside a buffer
+/// falls into a margin beside it, and nothing is checked. Throws what the kernel throws, and std::invalid_argument if
+/// it does not support the problem.
+KernelData run_unchecked(const Kernel& kernel, const Case& c, std::optional<Convention> convention);
+
+/// A result without its tensors: what a run of this variant says of itself by what the variant declares.
+KernelData declared_data(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention);
+
+/// A run that was stopped because it took too long.
+class TimeoutError : public std::exception {
+ public:
+  explicit TimeoutError(std::string what) : what_(std::move(what)) {}
+  const char* what() const noexcept override { return what_.c_str(); }
+
+ private:
+  std::string what_;
+};
+
+/// Something that runs kernels as run_kernel does, with its results and its exceptions, or TimeoutError; in another
+/// process, say. May be called from several threads at a time.
+using RunFunction = std::function<KernelData(const Kernel&, const Case&, std::optional<Convention>, const RunOptions&)>;
+
+/// What the published interface of mLSTM kernels takes beside the tensors (contract §4), with its defaults.
+struct InterfaceOptions {
+  bool return_last_states = false;
+  double eps = 1e-6;
+  DType autocast_kernel_dtype = DType::float16;
+  std::int64_t chunk_size = 64;
+};
+
+struct InterfaceResult {
+  Array h;
+  std::optional<Array> c_last, n_last, m_last;
+};
+
+/// The interface every variant is reached through: casts inputs to autocast_kernel_dtype, runs the forward pass.
+/// q, k (B,NH,S,DHQK), v (B,NH,S,DHV), i, f (B,NH,S); states all or none. Gate exp, or sigmoid when the variant has
+/// only that.
+InterfaceResult mlstm_interface(const Kernel& kernel, const Array& q, const Array& k, const Array& v, const Array& i,
+                                const Array& f, const std::optional<Array>& c_initial = {},
+                                const std::optional<Array>& n_initial = {}, const std::optional<Array>& m_initial = {},
+                                const InterfaceOptions& options = {});
+
+}  // namespace mlstm::verify

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "studies/mutants/catalogue.hpp"
+
+#include <deque>
+#include <iterator>
+#include <stdexcept>
+
+#include "studies/mutants.hpp"
+#include "studies/mutants/specimen.hpp"
+
+namespace mlstm::verify {
+namespace {
+
+using planted::BugInfo;
+
+const std::vector<BugInfo>& all_bugs() {
+  static const std::vector<BugInfo> all = [] {
+    std::vector<BugInfo> bugs = planted::forward_bugs();
+    for (const auto& more : {planted::backward_bugs(), planted::general_bugs()})
+      bugs.insert(bugs.end(), more.begin(), more.end());
+    return bugs;
+  }();
+  return all;
+}
+
+std::vector<Mutant> plant_all() {
+  static std::deque<planted::Specimen> kernels;
+  std::vector<Mutant> mutants;
+  for (const planted::Kind& kind : planted::kinds())
+    for (const BugInfo& bug : all_bugs()) {
+      if ((bug.specimens & kind.set) == 0) continue;
+      mutants.push_back({std::string(kind.label) + "." + bug_name(bug), std::string(bug.family),
+                         std::string(bug.description), &kernels.emplace_back(kind, &bug), bug.repeats,
+                         std::string(bug.equivalent)});
+    }
+  return mutants;
+}
+
+}  // namespace
+
+const std::vector<Mutant>& mutants() {
+  static const std::vector<Mutant> all = plant_all();
+  return all;
+}
+
+const std::vector<const Kernel*>& specimens() {
+  static const std::vector<const Kernel*> all = [] {
+    static std::deque<planted::Specimen> kernels;
+    std::vector<const Kernel*> pointers;
+    for (const planted::Kind& kind : planted::kinds()) pointers.push_back(&kernels.emplace_back(kind));
+    return pointers;
+  }();
+  return all;
+}
+
+const Kernel& specimen_of(const Mutant& mutant) {
+  const std::string key = mutant.kernel->info().key();
+  for (const Kernel* specimen : specimens())
+    if (key.starts_with(specimen->info().key() + "+")) return *specimen;
+  throw std::logic_error(mutant.name + " has no specimen");
+}
+
+}  // namespace mlstm::verify

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "studies/mutants/catalogue.hpp"
+
+namespace mlstm::verify::planted {
+
+std::vector<BugInfo> forward_bugs() {
+  return {
+      // gates
+      {Bug::log_of_sigmoid, "log_of_sigmoid", "gate", "log(sigmoid(f)): -inf from f < -88 on", kRecurrent},
+      {Bug::forget_gate_exp, "forget_gate_exp", "gate", "exp(f) for the forget gate", kRecurrent},
+      {Bug::forget_gate_hard, "forget_gate_hard", "gate", "min(f, 0) for log(sigmoid(f))", kChunkwise},
+      {Bug::input_gate_exp, "input_gate_exp", "gate", "exp(i) for the sigmoid input gate", kStep},
+      {Bug::log_gate_16_bit, "log_gate_16_bit", "gate", "log(sigmoid(f)) kept in the 16-bit storage type", kChunkwise},
+      // stabiliser
+      {Bug::m_bfloat16, "m_bfloat16", "stabilizer", "m_t rounded to bfloat16 at every step", kStep},
+      {Bug::saved_m_bfloat16, "saved_m_bfloat16", "stabilizer", "m saved for the backward pass in bfloat16",
+       kChunkwise},
+      {Bug::m_not_rescaled, "m_not_rescaled", "stabilizer", "the state is not rescaled when m changes", kStates},
+      {Bug::m_one_chunk_late, "m_one_chunk_late", "stabilizer",
+       "the state before is taken to have the m of a chunk ago", kChunkwise},
+      {Bug::floor_m_of_step_before, "floor_m_of_step_before", "stabilizer", "exp(-m) with m of the step before",
+       kParallel},
+      {Bug::input_unstabilized, "input_unstabilized", "stabilizer", "exp(i) without -m enters the state", kStep},
+      {Bug::m_initial_ignored, "m_initial_ignored", "stabilizer", "m_initial taken for 0", kSequence},
+      {Bug::stabilizer_init_swapped, "stabilizer_init_swapped", "stabilizer",
+       "m_0 = 0 for -inf and the other way round", kParallel},
+      {Bug::m_last_of_chunk_before, "m_last_of_chunk_before", "stabilizer", "m_last is m before the last chunk",
+       kChunkwise},
+      // denominator
+      {Bug::no_absolute_value, "no_absolute_value", "denominator", "max(n.q, exp(-m)) without the absolute value",
+       kSequence},
+      {Bug::floor_one, "floor_one", "denominator", "floor 1 for exp(-m)", kParallel},
+      {Bug::floor_exp_plus_m, "floor_exp_plus_m", "denominator", "floor exp(+m) for exp(-m)", kRecurrent},
+      {Bug::floor_missing, "floor_missing", "denominator", "|n.q| without a floor", kStep},
+      {Bug::floor_zero_sigmoid, "floor_zero_sigmoid", "denominator", "sigmoid gate: floor 0 for 1", kRecurrent},
+      {Bug::normalize_always, "normalize_always", "denominator", "normalize = 0 is not looked at", kParallel},
+      {Bug::normalize_never, "normalize_never", "denominator", "sigmoid gate: normalize = 1 is not looked at",
+       kRecurrent},
+      {Bug::sum_for_max, "sum_for_max", "denominator", "|n.q| + exp(-m) for the maximum", kChunkwise},
+      {Bug::denominator_of_row_before, "denominator_of_row_before", "denominator",
+       "rows within a tile use the denominator of the row before", kParallel},
+      {Bug::denominator_float16, "denominator_float16", "denominator", "d kept in float16", kChunkwise},
+      {Bug::row_sum_float16, "row_sum_float16", "denominator", "the row sum of P kept in float16", kParallel},
+      {Bug::last_key_dimension_lost, "last_key_dimension_lost", "denominator", "n.q without its last product",
+       kRecurrent},
+      // eps
+      {Bug::eps_missing, "eps_missing", "eps", "eps left out", kSequence},
+      {Bug::eps_squared, "eps_squared", "eps", "eps squared", kRecurrent},
+      {Bug::eps_twice, "eps_twice", "eps", "eps added twice", kChunkwise},
+      {Bug::eps_default, "eps_default", "eps", "always 1e-6, whatever was asked for", kParallel},
+      {Bug::eps_inside_max, "eps_inside_max", "eps", "max(|n.q|, exp(-m) + eps)", kChunkwise},
+      {Bug::eps_on_floor_only, "eps_on_floor_only", "eps", "eps only where the floor is the denominator", kStep},
+      {Bug::eps_unstabilized, "eps_unstabilized", "eps", "eps exp(-m): eps added before the stabilisation", kRecurrent},
+      // scale
+      {Bug::scale_missing, "scale_missing", "scale", "q not scaled", kStep},
+      {Bug::scale_of_value, "scale_of_value", "scale", "DHV^-1/2 for DHQK^-1/2", kChunkwise},
+      {Bug::scale_twice, "scale_twice", "scale", "q scaled twice", kParallel},
+      {Bug::scale_bfloat16, "scale_bfloat16", "scale", "DHQK^-1/2 rounded to bfloat16", kChunkwise},
+      {Bug::state_query_unscaled, "state_query_unscaled", "scale", "q scaled within the chunk, but not on the state",
+       kChunkwise},
+      // masks
+      {Bug::mask_includes_next, "mask_includes_next", "mask", "causal mask j <= t + 1", kBlocks},
+      {Bug::mask_excludes_diagonal, "mask_excludes_diagonal", "mask", "causal mask j < t", kParallel},
+      {Bug::mask_includes_next_backward, "mask_includes_next_backward", "mask",
+       "causal mask j <= t + 1 in the backward pass", kParallel},
+      {Bug::mask_excludes_diagonal_backward, "mask_excludes_diagonal_backward", "mask",
+       "causal mask j < t in the backward pass", kChunkwise},
+      {Bug::first_key_lost, "first_key_lost", "mask", "the first key of a block is never seen", kChunkwise},
+      {Bug::ragged_keys_lost, "ragged_keys_lost", "mask", "keys beyond the last full tile of 16 are not seen",
+       kParallel},
+      {Bug::key_tile_lost, "key_tile_lost", "mask", "one tile of queries skips one tile of keys", kParallel},
+      {Bug::keys_beyond_window_lost, "keys_beyond_window_lost", "mask", "keys more than 63 steps back are not seen",
+       kParallel},
+      // decays
+      {Bug::decay_inclusive, "decay_inclusive", "decay", "D_tj holds the forget gate of step j as well", kChunkwise},
+      {Bug::past_decay_short, "past_decay_short", "decay",
+       "the forget gate of a block's first step is not applied to the state before", kChunkwise},
+      {Bug::state_seen_undecayed, "state_seen_undecayed", "decay", "h sees the state before the chunk undecayed",
+       kChunkwise},
+      // states
+      {Bug::state_dropped, "state_dropped", "state", "h does not see the state before the chunk", kBlocks},
+      {Bug::state_n_dropped, "state_n_dropped", "state", "n.q does not see the state before the chunk", kChunkwise},
+      {Bug::state_not_decayed, "state_not_decayed", "state", "states are added up, never decayed", kRecurrent},
+      {Bug::state_decayed_twice, "state_decayed_twice", "state", "the decay is applied twice", kChunkwise},
+      {Bug::state_late, "state_late", "state", "h reads the state of a chunk (recurrent: a step) earlier", kStates},
+      {Bug::state_early, "state_early", "state", "h reads the state after its chunk", kChunkwise},
+      {Bug::every_second_state, "every_second_state", "state",
+       "only every second state is kept, and read for two chunks", kChunkwise},
+      {Bug::state_without_last_step, "state_without_last_step", "state",
+       "the last step of a chunk does not enter the state", kChunkwise},
+      {Bug::state_kept_across_heads, "state_kept_across_heads", "state",
+       "a head begins with the last state of the head before", kStates},
+      {Bug::state_read_transposed, "state_read_transposed", "state", "C read transposed (DHQK = DHV)", kChunkwise},
+      {Bug::n_not_decayed, "n_not_decayed", "state", "n never decayed", kRecurrent},
+      {Bug::c_initial_ignored, "c_initial_ignored", "initial_state", "c_initial taken for 0", kSequence},
+      {Bug::n_initial_ignored, "n_initial_ignored", "initial_state", "n_initial taken for 0", kSequence},
+      {Bug::c_initial_transposed, "c_initial_transposed", "initial_state", "c_initial read transposed (DHQK = DHV)",
+       kRecurrent},
+      // sequence ends
+      {Bug::ragged_chunk_lost, "ragged_chunk_lost", "tail",
+       "S / L chunks, rounded down: a ragged last chunk is not computed", kChunkwise},
+      {Bug::ragged_chunk_reads_on, "ragged_chunk_reads_on", "tail",
+       "the ragged last chunk takes L steps: it goes on with the next head's", kChunkwise},
+  };
+}
+
+}  // namespace mlstm::verify::planted

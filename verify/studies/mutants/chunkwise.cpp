@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Chunks of L steps, the last one ragged, in the order of GPU kernels: first the states before all chunks, one after
+// the other, then h of every chunk; backward, first the cotangents of the states, last chunk first, then the gradients.
+#include "studies/mutants/block_backward.hpp"
+#include "studies/mutants/formulations.hpp"
+
+namespace mlstm::verify::planted {
+namespace {
+
+/// Which state the chunk's h reads.
+Index state_read(const Context& c, Index chunk) {
+  if (c.has(Bug::state_late) || (c.has(Bug::state_race) && c.raced && chunk == 1)) return std::max<Index>(0, chunk - 1);
+  if (c.has(Bug::state_early)) return chunk + 1;
+  if (c.has(Bug::every_second_state)) return chunk / 2 * 2;
+  return chunk;
+}
+
+/// Which cotangent of a state the chunk's gradients read: that after it.
+Index dstate_read(const Context& c, Index chunk, Index chunks) {
+  const bool large = c.problem.chunk_size > 128;
+  if (c.has(Bug::dstate_late) || (c.has(Bug::large_chunk_index) && large)) return std::min(chunk + 2, chunks);
+  return c.has(Bug::dstate_early) ? chunk : chunk + 1;
+}
+
+Index chunks_run(const Context& c) {
+  const Problem& problem = c.problem;
+  return c.has(Bug::ragged_chunk_lost) ? std::max<Index>(1, problem.shape.S / problem.chunk_size) : chunks_of(problem);
+}
+
+}  // namespace
+
+template <class Real>
+void chunkwise_forward(const Context& c, const ForwardArgs& args, Index head, Memory<Real> memory) {
+  const Shape& shape = c.problem.shape;
+  const Index L = c.problem.chunk_size, chunks = chunks_run(c), size = State<Real>::size(shape);
+  const bool reads_past_end = c.has(Bug::reads_past_end) && head == shape.heads() - 1;
+  const Index rows = c.has(Bug::ragged_chunk_reads_on) ? chunks * L : reads_past_end ? shape.S + 1 : shape.S;
+  const Head<Real> in = load_head<Real>(c, args, head, rows);
+  const auto state = [&](Index chunk) { return State<Real>::at(memory.workspace + chunk * size, shape); };
+  const bool kept = c.has(Bug::state_kept_across_heads) && head > 0;
+  copy_state(shape, kept ? State<Real>::at(memory.workspace - size, shape) : in.initial, state(0));
+  for (Index chunk = 0; chunk < chunks; ++chunk) {
+    const Index left = rows - chunk * L, n = reads_past_end && chunk + 1 == chunks ? left : std::min(L, left);
+    block_state(c, in, chunk * L, n, state(chunk), state(chunk + 1));
+  }
+
+  Matrix<Real> h(shape.S, shape.DHV);
+  std::vector<Real> l(static_cast<std::size_t>(shape.S));
+  for (Index chunk = 0; chunk < chunks; ++chunk)
+    block_h(c, in, chunk * L, std::min(L, shape.S - chunk * L), state(state_read(c, chunk)), l.data(), h);
+  if (memory.saved != nullptr) {
+    Real* const states = memory.saved + 2 * shape.S;
+    std::copy_n(memory.workspace, chunks * size, states);
+    if (c.has(Bug::saved_state_bfloat16)) round_all(Rounding::bfloat16, states, chunks * size);
+  }
+  save_rows(c, memory.saved, l, in.gates.m);
+  store(c, args.h, "h", c.problem.dtype, head, std::move(h));
+  const bool early = c.has(Bug::m_last_of_chunk_before) && chunks > 1;
+  store_last_states(c, args, head, state(chunks), early ? in.gates.m_before((chunks - 1) * L) : in.gates.m.back());
+  damage_inputs(c, args, head, in.scale);
+}
+
+template <class Real>
+void chunkwise_backward(const Context& c, const BackwardArgs& args, Index head, Memory<Real> memory) {
+  const Shape& shape = c.problem.shape;
+  const Index L = c.problem.chunk_size, chunks = chunks_run(c), size = State<Real>::size(shape);
+  Head<Real> in = load_head<Real>(c, args, head, shape.S);
+  load_saved_m(c, memory.saved, in.gates);
+  const auto d_state = [&](Index chunk) { return State<Real>::at(memory.workspace + chunk * size, shape); };
+  const HeadCotangents<Real> given = load_cotangents(c, args, head, in, memory.saved, d_state(chunks));
+  const auto steps = [&](Index chunk) { return std::min(L, shape.S - chunk * L); };
+  for (Index chunk = chunks - 1; chunk >= 0; --chunk) {
+    block_dstate(c, in, given, chunk * L, steps(chunk), d_state(chunk + 1), d_state(chunk));
+    if (c.has(Bug::reverse_scan_starts_early) && chunk == chunks - 1 && chunk > 0)
+      copy_state(shape, d_state(chunk + 1), d_state(chunk));
+  }
+
+  Gradients<Real> out(shape);
+  std::vector<Real> nothing(static_cast<std::size_t>(size));
+  const State<Real> zero = State<Real>::at(nothing.data(), shape);
+  Real after_product = 0;
+  for (Index chunk = 0; chunk < chunks; ++chunk) {
+    const Index read = c.has(Bug::backward_state_late) ? std::max<Index>(0, chunk - 1) : chunk;
+    const State<Real> saved = State<Real>::at(memory.saved + 2 * shape.S + read * size, shape);
+    const State<Real> before = c.has(Bug::backward_initial_ignored) && chunk == 0 ? zero : saved;
+    const State<Real> after = c.has(Bug::dstate_dropped) ? zero : d_state(dstate_read(c, chunk, chunks));
+    BlockGradients<Real>(c, in, given, chunk * L, steps(chunk), before, after)
+        .add_to(out, memory.workspace + (chunks_of(c.problem) + 1) * size);
+    after_product = out.after_product;
+  }
+  out.after_product = after_product;
+  out.before = d_state(0);
+  store_gradients(c, args, head, in, given.rows, out);
+  damage_inputs<Real>(c, args, head);
+}
+
+template void chunkwise_forward(const Context&, const ForwardArgs&, Index, Memory<double>);
+template void chunkwise_forward(const Context&, const ForwardArgs&, Index, Memory<float>);
+template void chunkwise_backward(const Context&, const BackwardArgs&, Index, Memory<double>);
+template void chunkwise_backward(const Context&, const BackwardArgs&, Index, Memory<float>);
+
+}  // namespace mlstm::verify::planted

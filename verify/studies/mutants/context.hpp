@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// What all parts of one call know: the problem, the bug, and what is rounded.
+#pragma once
+
+#include <string_view>
+
+#include "mlstm/problem.hpp"
+#include "studies/mutants/bug.hpp"
+#include "studies/mutants/numeric.hpp"
+
+namespace mlstm::verify::planted {
+
+struct Context {
+  const Problem& problem;
+  Bug bug;
+  std::string_view target;                ///< the tensor that the bug is about, if it may be one or another
+  bool raced = false;                     ///< whether a race is lost in this call
+  bool rounded_gates = false;             ///< df from the sums of stored q·dq - k·dk, as published kernels do
+  Rounding operand = Rounding::none;      ///< operands of matrix products
+  Rounding accumulator = Rounding::none;  ///< their sums
+  Rounding state = Rounding::none;        ///< states, after every update
+
+  bool has(Bug one) const { return bug == one; }
+  bool has(Bug one, std::string_view tensor) const { return bug == one && target == tensor; }
+  /// Exponential, as kernels take it.
+  template <class Real>
+  Real exp(Real x) const {
+    if (has(Bug::short_log2e)) return std::exp2(x * Real(1.4427));
+    if (has(Bug::fast_exp)) return fast_exp(x);
+    return std::exp(x);
+  }
+
+ private:
+  /// 2^n (1 + f + ...) with too few terms: relative error 2e-4.
+  template <class Real>
+  static Real fast_exp(Real x) {
+    const Real y = std::max(x * Real(1.4426950408889634), Real(-1000)), n = std::floor(y), f = y - n;
+    return std::ldexp(1 + f * (Real(0.6957) + f * (Real(0.2262) + f * Real(0.0780))), static_cast<int>(n));
+  }
+};
+
+/// The rounding that stands for a storage type: none where it is what everything is computed in.
+inline Rounding rounding_of(DType dtype) {
+  return dtype == DType::bfloat16 ? Rounding::bfloat16 : dtype == DType::float16 ? Rounding::float16 : Rounding::none;
+}
+
+inline Context context_of(const Problem& problem, Bug bug, std::string_view target, bool raced, bool rounded_gates) {
+  Context c{problem, bug, target, raced, rounded_gates};
+  c.operand = rounding_of(problem.dtype);
+  const bool is_float32 = problem.dtype == DType::float32, is_float64 = problem.dtype == DType::float64;
+  if (bug == Bug::no_lift && problem.dtype == DType::float16) c.operand = Rounding::float16_overflowing;
+  if (bug == Bug::tfloat32_operands && is_float32) c.operand = Rounding::tfloat32;
+  if (bug == Bug::bfloat16_operands && !is_float64) c.operand = Rounding::bfloat16;
+  if (bug == Bug::float32_operands && is_float64) c.operand = Rounding::float32;
+  if (bug == Bug::float16_accumulation && !is_float64) c.accumulator = Rounding::float16;
+  if (bug == Bug::bfloat16_accumulation && !is_float64) c.accumulator = Rounding::bfloat16;
+  if (bug == Bug::state_bfloat16 && !is_float64) c.state = Rounding::bfloat16;
+  if (bug == Bug::state_float32 && is_float64) c.state = Rounding::float32;
+  return c;
+}
+
+}  // namespace mlstm::verify::planted

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "studies/mutants/specimen.hpp"
+
+#include <stdexcept>
+#include <utility>
+
+namespace mlstm::verify::planted {
+namespace {
+
+VariantInfo declaration(Module module, std::string name, std::string description) {
+  VariantInfo info;
+  info.module = module;
+  info.name = std::move(name);
+  info.description = std::move(description);
+  info.dtypes = {DType::float64, DType::float32, DType::bfloat16, DType::float16};
+  info.gates = {Gate::exp, Gate::sigmoid};
+  info.gradient_conventions = {Convention::exact, Convention::detached};
+  info.stabilizer_init = {StabilizerInit::zero, StabilizerInit::neg_inf};
+  info.full_precision_rows = info.straddling_gate_gradients = true;
+  info.initial_states = info.last_states = info.last_state_cotangents = true;
+  return info;
+}
+
+std::vector<Kind> all_kinds() {
+  VariantInfo step = declaration(Module::recurrent, "step_fused_specimen", "one decoding step in plain loops");
+  step.gradient_conventions.clear();
+  step.last_state_cotangents = false;
+  step.S.max = 1;
+  VariantInfo parallel =
+      declaration(Module::parallel, "limit_headdim_specimen_ownbw", "tiles of queries over all keys in plain loops");
+  parallel.S.max = 4096;
+  VariantInfo rounded = declaration(Module::chunkwise, "xl_chunk_specimen_ownbw",
+                                    "chunks in plain loops, df summed over stored dq and dk");
+  rounded.straddling_gate_gradients = false;
+  rounded.dtypes = {DType::float64, DType::float32, DType::bfloat16};  // in float16 an overflow of dq would spoil df
+  return {{kStep, "step", Formulation::step, false, std::move(step)},
+          {kRecurrent, "recurrent", Formulation::recurrent, false,
+           declaration(Module::recurrent, "sequence_specimen_ownbw", "step by step in plain loops")},
+          {kParallel, "parallel", Formulation::parallel, false, std::move(parallel)},
+          {kChunkwise, "chunkwise", Formulation::chunkwise, false,
+           declaration(Module::chunkwise, "limit_chunk_specimen_ownbw", "chunks between states in plain loops")},
+          {kRounded, "chunkwise_rounded", Formulation::chunkwise, true, std::move(rounded)}};
+}
+
+/// Whether call number `call` loses the race: one in 50, in no pattern, but the same ones every time.
+bool loses_race(std::uint64_t call) {
+  std::uint64_t x = (call + 1) * 0x9e3779b97f4a7c15u;  // splitmix64
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return (x ^ (x >> 31)) % 50 == 0;
+}
+
+bool is_race(Bug bug) {
+  return bug == Bug::state_race || bug == Bug::dk_tile_race || bug == Bug::sum_order_race || bug == Bug::lane_race;
+}
+
+template <class Real>
+void run_forward(Formulation formulation, const Context& c, const ForwardArgs& args, Index head, Memory<Real> memory) {
+  switch (formulation) {
+    case Formulation::step:
+      return step_forward(c, args, head, memory);
+    case Formulation::recurrent:
+      return recurrent_forward(c, args, head, memory);
+    case Formulation::parallel:
+      return parallel_forward(c, args, head, memory);
+    case Formulation::chunkwise:
+      return chunkwise_forward(c, args, head, memory);
+  }
+}
+
+template <class Real>
+void run_backward(Formulation formulation, const Context& c, const BackwardArgs& args, Index head,
+                  Memory<Real> memory) {
+  switch (formulation) {
+    case Formulation::step:
+      throw std::logic_error("a decoding step has no backward pass");
+    case Formulation::recurrent:
+      return recurrent_backward(c, args, head, memory);
+    case Formulation::parallel:
+      return parallel_backward(c, args, head, memory);
+    case Formulation::chunkwise:
+      return chunkwise_backward(c, args, head, memory);
+  }
+}
+
+/// Calls run(head, memory) for every head with its part of the buffers, in the type that the dtype is computed in.
+template <class Run>
+void for_each_head(const Context& c, Formulation formulation, void* saved, void* workspace, bool backward,
+                   const Run& run) {
+  const Problem& problem = c.problem;
+  const Index heads = problem.shape.heads(), kept = saved_numbers(formulation, problem),
+              scratch = workspace_numbers(formulation, problem, backward);
+  const auto all = [&](auto zero) {
+    using Real = decltype(zero);
+    Real *const keep = static_cast<Real*>(saved), *const work = static_cast<Real*>(workspace);
+    for (Index head = 0; head < heads; ++head)
+      run(head, Memory<Real>{keep == nullptr ? nullptr : keep + head * kept, work + head * scratch});
+    if (c.has(Bug::written_past_end, "workspace") && scratch > 0) work[heads * scratch] = 0;
+    if (c.has(Bug::written_past_end, "saved") && keep != nullptr && !backward) keep[heads * kept] = 0;
+  };
+  problem.dtype == DType::float64 ? all(double{}) : all(float{});
+}
+
+std::size_t bytes(const Problem& problem, Index numbers_per_head) {
+  return static_cast<std::size_t>(problem.shape.heads() * numbers_per_head) * size_of(state_dtype_of(problem.dtype));
+}
+
+}  // namespace
+
+const std::vector<Kind>& kinds() {
+  static const std::vector<Kind> all = all_kinds();
+  return all;
+}
+
+std::string bug_name(const BugInfo& bug) {
+  std::string name(bug.target);
+  if (!name.empty()) name += '_';
+  return name.append(bug.name);
+}
+
+Specimen::Specimen(const Kind& kind, const BugInfo* bug)
+    : kind_(kind),
+      bug_(bug != nullptr ? bug->bug : Bug::none),
+      target_(bug != nullptr ? bug->target : ""),
+      info_(kind.info) {
+  if (bug == nullptr) return;
+  info_.name.append("+").append(bug_name(*bug));
+  info_.description.append("; bug: ").append(bug->description);
+}
+
+std::size_t Specimen::saved_size(const Problem& problem) const {
+  return bytes(problem, saved_numbers(kind_.formulation, problem));
+}
+
+std::size_t Specimen::workspace_size(const Problem& problem, bool backward) const {
+  return bytes(problem, workspace_numbers(kind_.formulation, problem, backward));
+}
+
+Context Specimen::context(const Problem& problem, bool backward) const {
+  const bool in_this_direction = is_race(bug_) && backward == (bug_ == Bug::dk_tile_race);
+  const bool raced = in_this_direction && loses_race(calls_++);
+  return context_of(problem, bug_, target_, raced, kind_.rounded_gates);
+}
+
+void Specimen::require_supported(const Problem& problem) const {
+  validate(problem);
+  if (const std::string reason = unsupported(problem); !reason.empty())
+    throw std::invalid_argument(info_.key() + ": " + reason);
+}
+
+void Specimen::forward(const Problem& problem, const ForwardArgs& args) const {
+  require_supported(problem);
+  const Context c = context(problem, false);
+  for_each_head(c, kind_.formulation, args.saved, args.workspace, false,
+                [&](Index head, auto memory) { run_forward(kind_.formulation, c, args, head, memory); });
+}
+
+void Specimen::backward_once(const Problem& problem, const BackwardArgs& args) const {
+  const Context c = context(problem, true);
+  for_each_head(c, kind_.formulation, const_cast<void*>(args.saved), args.workspace, true,
+                [&](Index head, auto memory) { run_backward(kind_.formulation, c, args, head, memory); });
+}
+
+void Specimen::backward(const Problem& problem, const BackwardArgs& args) const {
+  if (kind_.formulation == Formulation::step) return Kernel::backward(problem, args);
+  require_supported(problem);
+  if (bug_ != Bug::other_convention) return backward_once(problem, args);
+  // One gradient from a pass in the other convention, all others from this one.
+  BackwardArgs most = args, one = args;
+  one.convention = args.convention == Convention::exact ? Convention::detached : Convention::exact;
+  const std::pair<std::string_view, void * BackwardArgs::*> gradients[] = {{"dq", &BackwardArgs::dq},
+                                                                           {"dk", &BackwardArgs::dk},
+                                                                           {"dv", &BackwardArgs::dv},
+                                                                           {"di", &BackwardArgs::di},
+                                                                           {"df", &BackwardArgs::df},
+                                                                           {"dc_initial", &BackwardArgs::dc_initial},
+                                                                           {"dn_initial", &BackwardArgs::dn_initial},
+                                                                           {"dm_initial", &BackwardArgs::dm_initial}};
+  for (const auto& [name, pointer] : gradients) (name == target_ ? most : one).*pointer = nullptr;
+  backward_once(problem, most);
+  backward_once(problem, one);
+}
+
+}  // namespace mlstm::verify::planted

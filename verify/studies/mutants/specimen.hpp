@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The specimens as variants: one class, honest or with a bug.
+#pragma once
+
+#include <atomic>
+#include <string>
+
+#include "mlstm/kernel.hpp"
+#include "studies/mutants/catalogue.hpp"
+#include "studies/mutants/formulations.hpp"
+
+namespace mlstm::verify::planted {
+
+/// What the kernels are made of, and what they are called.
+struct Kind {
+  Specimens set;
+  std::string_view label;  ///< in the names of mutants
+  Formulation formulation;
+  bool rounded_gates;
+  VariantInfo info;
+};
+
+/// All kinds, one per member of Specimens.
+const std::vector<Kind>& kinds();
+
+class Specimen final : public Kernel {
+ public:
+  /// Honest if `bug` is null; else both have to outlive this.
+  explicit Specimen(const Kind& kind, const BugInfo* bug = nullptr);
+
+  const VariantInfo& info() const override { return info_; }
+  std::size_t saved_size(const Problem& problem) const override;
+  std::size_t workspace_size(const Problem& problem, bool backward) const override;
+  void forward(const Problem& problem, const ForwardArgs& args) const override;
+  void backward(const Problem& problem, const BackwardArgs& args) const override;
+
+ private:
+  Context context(const Problem& problem, bool backward) const;
+  void require_supported(const Problem& problem) const;
+  void backward_once(const Problem& problem, const BackwardArgs& args) const;
+
+  const Kind& kind_;
+  Bug bug_;
+  std::string_view target_;
+  VariantInfo info_;
+  mutable std::atomic<std::uint64_t> calls_{0};  ///< of the direction that a race is in
+};
+
+/// Name of a bug within its specimen: "<target>_<name>", or the name alone.
+std::string bug_name(const BugInfo& bug);
+
+}  // namespace mlstm::verify::planted

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sweep/expect.hpp"
+
+#include <boost/json.hpp>
+#include <set>
+#include <utility>
+
+#include "cases/case_file.hpp"
+#include "report/report.hpp"
+
+namespace mlstm::verify {
+namespace json = boost::json;
+namespace {
+
+/// Boost.JSON keeps the last of two equal keys; an expectation that says two things is a mistake.
+json::value parse_strictly(std::string_view text, const std::string& source) {
+  json::error_code error;
+  json::value value = json::parse(text, error);
+  if (error) throw FileError(source + ": not JSON (" + error.message() + ")");
+  return value;
+}
+
+std::string status_word(const std::map<std::string, Status>& tensors, const std::string& tensor) {
+  const auto found = tensors.find(tensor);
+  return found == tensors.end() ? "nothing" : std::string(to_string(found->second));
+}
+
+}  // namespace
+
+Expectation parse_expectation(std::string_view text, const std::string& source) {
+  const json::value root = parse_strictly(text, source);
+  if (!root.is_object()) throw FileError(source + ": expected a JSON object case -> tensor -> status");
+  Expectation expected;
+  for (const auto& [case_name, tensors] : root.as_object()) {
+    if (!tensors.is_object())
+      throw FileError(source + ": \"" + std::string(case_name) + "\" is no object; expected tensor -> status");
+    auto& statuses = expected[case_name];
+    for (const auto& [tensor, status] : tensors.as_object()) {
+      const std::string where = source + ": \"" + std::string(case_name) + "\": \"" + std::string(tensor) + "\"";
+      if (!status.is_string()) throw FileError(where + " is no string; expected a status");
+      try {
+        statuses[tensor] = parse_status(std::string_view(status.as_string()));
+      } catch (const std::exception& error) {
+        throw FileError(where + ": " + error.what());
+      }
+    }
+  }
+  return expected;
+}
+
+Expectation read_expectation(const std::filesystem::path& path) {
+  return parse_expectation(read_text_file(path), path.string());
+}
+
+std::string expectation_of(const std::vector<Item>& items) {
+  Expectation statuses;
+  for (const Item& item : items) statuses[to_utf8(item.case_name)][item.tensor] = item.status;
+  std::string text = "{";
+  const char* separator = "\n";
+  for (const auto& [case_name, tensors] : statuses) {
+    json::object object;
+    for (const auto& [tensor, status] : tensors) object[tensor] = to_string(status);
+    text += separator + ("  " + json::serialize(json::string(case_name)) + ": " + json::serialize(object));
+    separator = ",\n";
+  }
+  return text + "\n}\n";
+}
+
+std::vector<std::string> differences(const Expectation& expected, const std::vector<Item>& items) {
+  std::vector<std::string> lines;
+  std::set<std::pair<std::string, std::string>> judged;
+  for (const Item& item : items) {
+    const std::string case_name = to_utf8(item.case_name);
+    judged.emplace(case_name, item.tensor);
+    if (is_expected(expected, item)) continue;
+    const auto found = expected.find(case_name);
+    const std::string wanted = found == expected.end() ? "PASS" : status_word(found->second, item.tensor);
+    lines.push_back(case_name + " " + item.tensor + ": expected " + wanted + ", got " +
+                    std::string(to_string(item.status)));
+  }
+  for (const auto& [case_name, tensors] : expected)
+    for (const auto& [tensor, status] : tensors)
+      if (!judged.contains({case_name, tensor}))
+        lines.push_back(case_name + " " + tensor + ": expected " + std::string(to_string(status)) + ", was not judged");
+  return lines;
+}
+
+bool is_expected(const Expectation& expected, const Item& item) {
+  const auto found = expected.find(to_utf8(item.case_name));
+  if (found == expected.end()) return item.status == Status::PASS;
+  const auto status = found->second.find(item.tensor);
+  return status != found->second.end() && status->second == item.status;
+}
+
+}  // namespace mlstm::verify

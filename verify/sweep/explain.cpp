@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sweep/explain.hpp"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+
+#include "sweep/mistakes.hpp"
+#include "sweep/shrink.hpp"
+#include "sweep/stages.hpp"
+
+namespace mlstm::verify {
+namespace {
+
+bool is_failure(const Item& item) {
+  return item.status == Status::FAIL || item.status == Status::ERROR || item.status == Status::TIMEOUT;
+}
+
+std::string kind_of(const Item& item) {
+  return !item.error_ratio ? "run" : item.convention.empty() ? "outputs" : "gradients";
+}
+
+/// The run of the unit that the item is a verdict on: the one whose reproduction line the item's line begins with.
+const Run* run_of(const Unit& unit, const Item& item) {
+  const Run* best = nullptr;
+  std::size_t length = 0;
+  for (const Run& run : unit.runs) {
+    const std::string line = repro_line(unit.spec, run);
+    if (!item.repro.starts_with(line) || line.size() < length) continue;
+    best = &run;
+    length = line.size();
+  }
+  return best;
+}
+
+void add_lines(Item& item, std::string text) {
+  while (text.ends_with('\n')) text.pop_back();
+  if (text.empty()) return;
+  item.explanation += (item.explanation.empty() ? "" : "\n") + text;
+}
+
+std::string stages_text(const Kernel& kernel, const ProblemSpec& spec, std::optional<Convention> convention,
+                        const SweepOptions& sweep) {
+  Case c = make_case(spec);
+  const RunFunction once = [&](const Kernel& k, const Case& part, std::optional<Convention> in, const RunOptions&) {
+    return sweep.runner(k, part, in, {.repeats = 0, .guarded = sweep.run.guarded});
+  };
+  const Stages stages = find_stages(kernel, c, convention, once);
+  std::string text = stages.text.empty() ? "run again, no stage was found wrong\n" : stages.text;
+  if (!stages.why_not.empty()) text += "not all stages could be probed: " + stages.why_not + "\n";
+  try {
+    c.kernel = once(kernel, c, convention, {});
+  } catch (const std::exception&) {
+    return text;  // there is nothing to compare with known mistakes
+  }
+  reference::Options how;
+  how.threads = sweep.threads;
+  const ReferenceData reference = evaluate_reference(c, how);
+  JudgeOptions judging;
+  judging.convention = convention;
+  judging.threads = sweep.threads;
+  for (const std::string& line : find_mistakes(c, reference, judge(c, reference, judging), sweep.threads))
+    text += line + "\n";
+  return text;
+}
+
+}  // namespace
+
+void explain_failures(std::vector<Record>& records, const std::vector<Unit>& units, const ExplainOptions& options) {
+  std::map<std::int64_t, const Unit*> unit_of;
+  for (const Unit& unit : units) unit_of[unit.index] = &unit;
+  std::vector<Record*> failing;
+  for (Record& record : records)
+    if (is_failure(record.item) && unit_of.contains(record.unit)) failing.push_back(&record);
+  std::stable_sort(failing.begin(), failing.end(), [](const Record* a, const Record* b) { return a->unit < b->unit; });
+
+  std::set<std::tuple<std::string, std::string, std::string>> seen;  // variant, dtype, kind
+  std::map<std::string, std::int64_t> explained;                     // by variant
+  for (Record* record : failing) {
+    Item& item = record->item;
+    const Unit& unit = *unit_of.at(record->unit);
+    const Run* run = run_of(unit, item);
+    if (run == nullptr || explained[item.variant] >= options.failures) continue;
+    if (!seen.insert({item.variant, record->dtype, kind_of(item)}).second) continue;
+    ++explained[item.variant];
+    if (options.progress) options.progress(item);
+    if (options.stages) add_lines(item, stages_text(*run->kernel, unit.spec, run->convention, options.sweep));
+    if (!options.seconds) continue;
+    std::vector<Item> verdicts;  // on this run, of this kind
+    for (const Record* other : failing)
+      if (other->unit == record->unit && run_of(unit, other->item) == run && kind_of(other->item) == kind_of(item))
+        verdicts.push_back(other->item);
+    ShrinkOptions how;
+    how.seconds = *options.seconds;
+    how.sweep = options.sweep;
+    const Shrunk shrunk = shrink(*run->kernel, unit.spec, run->convention, *failure_of(verdicts), how);
+    add_lines(item, to_text(shrunk));
+    if (options.stages && shrunk.failed > 0 && !(shrunk.spec == unit.spec)) {
+      std::string text = stages_text(*run->kernel, shrunk.spec, run->convention, options.sweep);
+      if (!text.empty()) add_lines(item, "in the shrunken problem:\n" + text);
+    }
+  }
+}
+
+}  // namespace mlstm::verify

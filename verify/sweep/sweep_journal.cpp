@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <array>
+#include <boost/json.hpp>
+#include <charconv>
+
+#include "base/append_file.hpp"
+#include "base/files.hpp"
+#include "cases/case_file.hpp"
+#include "report/detail_json.hpp"
+#include "report/report.hpp"
+#include "sweep/sweep_journal.hpp"
+
+namespace mlstm::verify {
+namespace json = boost::json;
+namespace {
+
+constexpr const char* kJournalName = "journal.jsonl";
+constexpr std::array kReportNames{"report.json", "details.json", "report.html", "junit.xml", "summary.txt"};
+
+/// Numbers as text: every bit survives, infinities too.
+json::value exact_number(const std::optional<double>& value) {
+  return value ? json::value(fmt::format("{}", *value)) : json::value(nullptr);
+}
+
+std::optional<double> exact_number_of(const json::value& value) {
+  if (value.is_null()) return {};
+  const std::string_view text = value.as_string();
+  double number = 0;
+  const auto [end, wrong] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (wrong != std::errc{} || end != text.data() + text.size())
+    throw std::runtime_error("expected numbers as text, or null");
+  return number;
+}
+
+std::string string_of(const json::object& object, const char* key) {
+  return std::string(std::string_view(object.at(key).as_string()));
+}
+
+json::object to_object(const Record& record) {
+  const Item& item = record.item;
+  return {{"variant", to_utf8(item.variant)},
+          {"case", to_utf8(item.case_name)},
+          {"tensor", item.tensor},
+          {"convention", item.convention},
+          {"status", to_string(item.status)},
+          {"error_ratio", exact_number(item.error_ratio)},
+          {"max_abs_error", exact_number(item.max_abs_error)},
+          {"rel_frobenius", exact_number(item.rel_frobenius)},
+          {"worst_index", json::array(item.worst_index.begin(), item.worst_index.end())},
+          {"repro", to_utf8(item.repro)},
+          {"note", to_utf8(item.note)},
+          {"explanation", to_utf8(item.explanation)},
+          {"hides", json::array(item.hides.begin(), item.hides.end())},
+          {"dtype", record.dtype},
+          {"regime", record.regime},
+          {"detail", item.detail ? json::value(to_object(*item.detail)) : json::value(nullptr)}};
+}
+
+Record record_of(const json::object& object, std::int64_t unit) {
+  Record record;
+  Item& item = record.item;
+  item.variant = string_of(object, "variant");
+  item.case_name = string_of(object, "case");
+  item.tensor = string_of(object, "tensor");
+  item.convention = string_of(object, "convention");
+  item.status = parse_status(string_of(object, "status"));
+  item.error_ratio = exact_number_of(object.at("error_ratio"));
+  item.max_abs_error = exact_number_of(object.at("max_abs_error"));
+  item.rel_frobenius = exact_number_of(object.at("rel_frobenius"));
+  for (const json::value& coordinate : object.at("worst_index").as_array())
+    item.worst_index.push_back(coordinate.as_int64());
+  item.repro = string_of(object, "repro");
+  item.note = string_of(object, "note");
+  item.explanation = string_of(object, "explanation");
+  for (const json::value& wrong : object.at("hides").as_array())
+    item.hides.emplace_back(std::string_view(wrong.as_string()));
+  if (const json::value* detail = object.if_contains("detail"); detail != nullptr && !detail->is_null())
+    item.detail = std::make_shared<Detail>(detail_of(detail->as_object()));
+  record.dtype = string_of(object, "dtype");
+  record.regime = string_of(object, "regime");
+  record.unit = unit;
+  return record;
+}
+
+}  // namespace
+
+std::string to_line(const JournalHeader& header) {
+  return json::serialize(json::object{{"journal", 1},
+                                      {"source", program_source()},
+                                      {"plan", header.plan},
+                                      {"units", header.units},
+                                      {"shard", header.shard},
+                                      {"shard_units", header.shard_units}}) +
+         "\n";
+}
+
+std::string to_line(std::int64_t unit, const std::vector<Record>& records) {
+  json::array array;
+  for (const Record& record : records) array.push_back(to_object(record));
+  return json::serialize(json::object{{"unit", unit}, {"records", std::move(array)}}) + "\n";
+}
+
+JournalContents parse_journal(std::string_view text, const std::string& source) {
+  JournalContents contents;
+  std::int64_t number = 0;
+  for (std::size_t begin = 0, end; (end = text.find('\n', begin)) != std::string_view::npos; begin = end + 1) {
+    ++number;
+    try {
+      const json::value line = json::parse(text.substr(begin, end - begin));
+      const json::object& object = line.as_object();
+      if (number == 1) {
+        if (object.at("journal").as_int64() != 1) throw std::runtime_error("expected journal 1");
+        contents.header = {string_of(object, "plan"), string_of(object, "shard"), object.at("units").as_int64(),
+                           object.at("shard_units").as_int64()};
+        const JournalHeader& header = contents.header;
+        if (header.shard_units < 0 || header.units < header.shard_units)
+          throw std::runtime_error("expected 0 <= shard_units <= units");
+      } else {
+        const std::int64_t unit = object.at("unit").as_int64();
+        if (unit < 0 || unit >= contents.header.units) throw std::runtime_error("expected a unit of the plan");
+        std::vector<Record> records;
+        for (const json::value& record : object.at("records").as_array())
+          records.push_back(record_of(record.as_object(), unit));
+        contents.done[unit] = std::move(records);
+      }
+    } catch (const std::exception& error) {
+      throw FileError(fmt::format("{}: line {} is damaged ({})", source, number, error.what()));
+    }
+    contents.size = end + 1;
+  }
+  return contents;
+}
+
+Journal::Journal(const std::filesystem::path& directory, const Plan& plan, const std::vector<Unit>& units,
+                 const std::string& shard, bool resume)
+    : path_(directory / kJournalName) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) throw FileError(directory.string() + ": cannot create the directory (" + error.message() + ")");
+  lock_ = std::make_unique<DirectoryLock>(directory);
+  remove_temporaries(path_);
+  for (const char* name : kReportNames) remove_temporaries(directory / name);
+  const JournalHeader header{plan.id, shard, static_cast<std::int64_t>(plan.units.size()),
+                             static_cast<std::int64_t>(units.size())};
+  std::uint64_t size = 0;
+  if (resume && std::filesystem::exists(path_)) {
+    JournalContents contents = parse_journal(read_text_file(path_), path_.string());
+    if (contents.size > 0 && contents.header != header)
+      throw FileError(path_.string() +
+                      ": belongs to another selection, shard, source or version; expected the same as now "
+                      "(or leave out --resume to start anew)");
+    size = contents.size;
+    done_ = std::move(contents.done);
+  }
+  if (size == 0) {
+    const std::string text = to_line(header);
+    replace_file(path_, text);  // replaces an earlier journal in one step, or leaves it as it is
+    size = text.size();
+  }
+  // A report that was there describes an earlier sweep, no longer this directory.
+  if (done_.empty())
+    for (const char* name : kReportNames)
+      if (std::filesystem::remove(directory / name, error); error)
+        throw FileError(fmt::format("{}: cannot be removed: {}", (directory / name).string(), error.message()));
+  file_ = std::make_unique<AppendFile>(path_, size);
+}
+
+Journal::~Journal() = default;
+
+void Journal::append(const Unit& unit, const std::vector<Record>& records) {
+  file_->append(to_line(unit.index, records));
+  done_[unit.index] = records;
+}
+
+void Journal::sync() { file_->sync(); }
+
+Verdicts merge_reports(const std::vector<std::filesystem::path>& directories) {
+  struct Shards {
+    std::int64_t units = 0, offset = 0;
+    std::map<std::int64_t, std::filesystem::path> origin;  ///< of each unit
+  };
+  std::map<std::string, Shards> plans;
+  std::int64_t next_offset = 0;
+  std::vector<Record> records;
+  std::vector<Item> final_items;
+  for (const std::filesystem::path& directory : directories) {
+    const std::filesystem::path path = directory / kJournalName;
+    if (!std::filesystem::exists(path)) {
+      const std::vector<Item> items = read_report_with_details(directory);
+      final_items.insert(final_items.end(), items.begin(), items.end());
+      continue;
+    }
+    const JournalContents contents = parse_journal(read_text_file(path), path.string());
+    const JournalHeader& header = contents.header;
+    if (contents.size == 0) throw FileError(path.string() + ": holds no complete line; expected a finished sweep");
+    if (static_cast<std::int64_t>(contents.done.size()) != header.shard_units)
+      throw FileError(fmt::format("{}: holds {} of {} problems; expected a finished sweep (go on with --resume)",
+                                  path.string(), contents.done.size(), header.shard_units));
+    const auto [plan, is_new] = plans.emplace(header.plan, Shards{header.units, next_offset, {}});
+    if (is_new) next_offset += header.units;
+    for (const auto& [unit, unit_records] : contents.done) {
+      const auto [origin, unseen] = plan->second.origin.emplace(unit, path);
+      if (!unseen)
+        throw FileError(path.string() + ": repeats problems of " + origin->second.string() +
+                        "; expected disjoint shards");
+      for (Record record : unit_records) {
+        record.unit += plan->second.offset;
+        records.push_back(std::move(record));
+      }
+    }
+  }
+  for (const auto& [id, plan] : plans)
+    if (static_cast<std::int64_t>(plan.origin.size()) != plan.units)
+      throw FileError(fmt::format("{}: with its sister shards holds {} of {} problems; expected all shards",
+                                  plan.origin.empty() ? "a shard" : plan.origin.begin()->second.string(),
+                                  plan.origin.size(), plan.units));
+  Verdicts verdicts = finish(std::move(records), GroupBy::variant);
+  verdicts.items.insert(verdicts.items.end(), final_items.begin(), final_items.end());
+  return verdicts;
+}
+
+}  // namespace mlstm::verify
