@@ -3,11 +3,11 @@
 #include "studies/bench.hpp"
 
 #include <algorithm>
-#include <boost/json.hpp>
 #include <boost/test/unit_test.hpp>
 #include <filesystem>
 #include <stdexcept>
 
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "program.hpp"
 #include "runner/runner.hpp"
@@ -16,7 +16,6 @@ namespace {
 using namespace mlstm;
 using namespace mlstm::verify;
 using mlstm::test::contains, mlstm::test::Result, mlstm::test::Workplace;
-namespace json = boost::json;
 
 /// Quick on any CPU: one variant of every kind.
 const std::string kSmall =
@@ -79,24 +78,24 @@ BOOST_FIXTURE_TEST_CASE(json_has_all_numbers_and_the_file_is_the_same, Workplace
   const Result result = run(kSmall + "--format json --gate exp,sigmoid --dtype float32 --out out.json");
   BOOST_REQUIRE_MESSAGE(result.status == 0, result.err);
   BOOST_TEST(read_text_file(path / "out.json") == result.out);
-  const json::object root = json::parse(result.out).as_object();
-  BOOST_TEST(root.at("schema").as_string() == "mlstm-bench");
-  BOOST_TEST(!root.at("devices").at("cpu").at("name").as_string().empty());
-  const json::array& rows = root.at("rows").as_array();
+  const Json root = Json::parse(result.out);
+  BOOST_TEST(root.at("schema").get<std::string>() == "mlstm-bench");
+  BOOST_TEST(!root.at("devices").at("cpu").at("name").get<std::string>().empty());
+  const Json& rows = root.at("rows");
   BOOST_TEST(rows.size() == 6u);  // both shapes, and the step's one, with two gates
-  for (const json::value& value : rows) {
-    const json::object& row = value.as_object();
-    const bool step = contains(std::string(row.at("variant").as_string()), "step");
-    BOOST_TEST(row.at("status").as_string() == "TIMED");
-    BOOST_TEST(row.at("dtype").as_string() == "float32");
-    BOOST_TEST(row.at("initial_states").as_bool() == step);
-    BOOST_TEST(row.at("forward_ms").as_double() > 0);
-    BOOST_TEST(row.at("forward").at("fastest_ms").as_double() <= row.at("forward_ms").as_double());
-    BOOST_TEST(row.at("forward").at("samples").as_int64() == 2);
-    BOOST_TEST(row.at("forward").at("gb_per_s").as_double() > 0);
+  for (const Json& value : rows) {
+    const Json& row = value;
+    const bool step = contains(row.at("variant").get<std::string>(), "step");
+    BOOST_TEST(row.at("status").get<std::string>() == "TIMED");
+    BOOST_TEST(row.at("dtype").get<std::string>() == "float32");
+    BOOST_TEST(row.at("initial_states").get<bool>() == step);
+    BOOST_TEST(row.at("forward_ms").get<double>() > 0);
+    BOOST_TEST(row.at("forward").at("fastest_ms").get<double>() <= row.at("forward_ms").get<double>());
+    BOOST_TEST(row.at("forward").at("samples").get<std::int64_t>() == 2);
+    BOOST_TEST(row.at("forward").at("gb_per_s").get<double>() > 0);
     BOOST_TEST(row.at("forward_backward_ms").is_null() == step);
     BOOST_TEST(row.at("convention").is_null() == step);
-    if (!step) BOOST_TEST(row.at("forward_backward").at("extra_bytes").to_number<double>() >= 0);
+    if (!step) BOOST_TEST(row.at("forward_backward").at("extra_bytes").get<double>() >= 0);
     BOOST_TEST(row.at("peer").is_null());
   }
 }
@@ -105,12 +104,12 @@ BOOST_FIXTURE_TEST_CASE(options_choose_what_is_timed, Workplace) {
   const auto rows = [&](const std::string& options) {
     const Result result = run(kSmall + "--format json " + options);
     BOOST_REQUIRE_MESSAGE(result.status == 0, result.err);
-    return json::parse(result.out).at("rows").as_array();
+    return Json::parse(result.out).at("rows");
   };
-  for (const json::value& row : rows("--forward-only")) BOOST_TEST(row.at("forward_backward_ms").is_null());
-  for (const json::value& row : rows("--initial-states")) BOOST_TEST(row.at("initial_states").as_bool());
-  for (const json::value& row : rows("--convention detached"))
-    BOOST_TEST((row.at("convention").is_null() || row.at("convention").as_string() == "detached"));
+  for (const Json& row : rows("--forward-only")) BOOST_TEST(row.at("forward_backward_ms").is_null());
+  for (const Json& row : rows("--initial-states")) BOOST_TEST(row.at("initial_states").get<bool>());
+  for (const Json& row : rows("--convention detached"))
+    BOOST_TEST((row.at("convention").is_null() || row.at("convention").get<std::string>() == "detached"));
 }
 
 BOOST_FIXTURE_TEST_CASE(peers_are_joined_by_the_key_in_their_file, Workplace) {
@@ -124,16 +123,16 @@ BOOST_FIXTURE_TEST_CASE(peers_are_joined_by_the_key_in_their_file, Workplace) {
   BOOST_TEST(contains(result.out, "ours/theirs"));
   BOOST_TEST(contains(result.out, "  0.00 / 0.00\n"));
   std::int64_t joined = 0;
-  const json::value written = json::parse(read_text_file(path / "out.json"));
-  for (const json::value& row : written.at("rows").as_array()) {
+  const Json written = Json::parse(read_text_file(path / "out.json"));
+  for (const Json& row : written.at("rows")) {
     if (row.at("peer").is_null()) continue;
     ++joined;
-    const json::object& peer = row.at("peer").as_object();
-    BOOST_TEST(peer.at("forward_ms").as_double() == 1e6);  // the faster one
-    BOOST_TEST(peer.at("forward_ours_over_theirs").as_double() == row.at("forward_ms").as_double() / 1e6,
+    const Json& peer = row.at("peer");
+    BOOST_TEST(peer.at("forward_ms").get<double>() == 1e6);  // the faster one
+    BOOST_TEST(peer.at("forward_ours_over_theirs").get<double>() == row.at("forward_ms").get<double>() / 1e6,
                boost::test_tools::tolerance(1e-12));
     BOOST_TEST(
-        peer.at("forward_backward_ours_over_theirs").as_double() == row.at("forward_backward_ms").as_double() / 1e6,
+        peer.at("forward_backward_ours_over_theirs").get<double>() == row.at("forward_backward_ms").get<double>() / 1e6,
         boost::test_tools::tolerance(1e-12));
   }
   BOOST_TEST(joined == 1);

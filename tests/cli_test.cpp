@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: end_to_end
-#include <boost/json.hpp>
 #include <boost/test/unit_test.hpp>
 #include <set>
 
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "cases/problems.hpp"
 #include "program.hpp"
@@ -12,7 +12,6 @@
 namespace {
 using namespace mlstm::verify;
 using mlstm::test::contains, mlstm::test::Result, mlstm::test::Workplace;
-namespace json = boost::json;
 namespace fs = std::filesystem;
 
 const std::string kSmall = "--case \"regime=forget3,dtype=float32,NH=2,S=24,DHQK=8,DHV=4,L=8\"";
@@ -43,8 +42,8 @@ fs::path changed(const Workplace& here, const fs::path& file, const Change& chan
 BOOST_FIXTURE_TEST_CASE(list_prints_an_object_with_the_keys_of_the_contract_per_variant, Workplace) {
   const Result result = run("list --format json");
   BOOST_REQUIRE(result.status == 0);
-  const json::value variants = json::parse(result.out);
-  BOOST_REQUIRE(!variants.as_array().empty());
+  const Json variants = Json::parse(result.out);
+  BOOST_REQUIRE(!variants.empty());
   const std::vector<std::string> expected{"key",
                                           "module",
                                           "description",
@@ -58,9 +57,9 @@ BOOST_FIXTURE_TEST_CASE(list_prints_an_object_with_the_keys_of_the_contract_per_
                                           "last_states",
                                           "device",
                                           "limits"};
-  for (const json::value& variant : variants.as_array()) {
+  for (const Json& variant : variants) {
     std::vector<std::string> keys;
-    for (const auto& [key, value] : variant.as_object()) keys.emplace_back(key);
+    for (const auto& [key, value] : variant.items()) keys.emplace_back(key);
     BOOST_TEST(keys == expected, boost::test_tools::per_element());
   }
   BOOST_TEST(contains(run("list").out, kVariant));

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: end_to_end
 // Planted bugs: what finds them, what is reported of it, and what other acceptance rules say.
-#include <boost/json.hpp>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <limits>
 #include <set>
 
 #include "base/files.hpp"
+#include "base/json.hpp"
 #include "program.hpp"
 #include "studies/honest.hpp"
 #include "studies/mutate.hpp"
 #include "studies/rules.hpp"
 
-namespace json = boost::json;
 using namespace mlstm;
 using namespace mlstm::verify;
 
@@ -428,18 +427,18 @@ BOOST_AUTO_TEST_CASE(a_named_mutant_in_a_named_problem) {
   BOOST_TEST(found.status == 0);
   BOOST_TEST(test::contains(found.out, "1 of 1 planted bugs detected (100.0 %) in 1 problems"));
   BOOST_TEST(test::contains(found.out, "dv (exact)"));
-  const json::object report = json::parse(read_text_file(here.path / "r/mutate.json")).as_object();
-  BOOST_TEST(report.at("score").to_number<double>() == 1);
-  const json::object& first = report.at("mutants").as_array().at(0).as_object();
+  const Json report = Json::parse(read_text_file(here.path / "r/mutate.json"));
+  BOOST_TEST(report.at("score").get<double>() == 1);
+  const Json& first = report.at("mutants").at(0);
   BOOST_TEST((first.at("name") == "chunkwise.dv_doubled"));
   BOOST_TEST((first.at("module") == "chunkwise"));
-  BOOST_TEST(first.at("detected").as_bool());
-  BOOST_TEST((first.at("kills").at("forget6").at("dv (exact)") == json::array{1, 1}));
-  BOOST_TEST((first.at("regimes").at("forget6") == json::array{1, 1}));
-  BOOST_TEST(report.at("false_alarms").at("not_passed").as_int64() == 0);
+  BOOST_TEST(first.at("detected").get<bool>());
+  BOOST_TEST((first.at("kills").at("forget6").at("dv (exact)") == Json::array({1, 1})));
+  BOOST_TEST((first.at("regimes").at("forget6") == Json::array({1, 1})));
+  BOOST_TEST(report.at("false_alarms").at("not_passed").get<std::int64_t>() == 0);
 
   // The line that the report gives does the same again.
-  const std::string repro(first.at("by").at("repro").as_string());
+  const std::string repro = first.at("by").at("repro");
   BOOST_TEST(repro.starts_with("mlstm mutate --mutant chunkwise.dv_doubled --case "));
   BOOST_TEST(here.run(repro.substr(6)).status == 0);
 }
@@ -473,10 +472,10 @@ BOOST_AUTO_TEST_CASE(honest_variants_give_no_alarm) {
       here.run("mutate --honest 12 --variant 'recurrent--sequence_eigen*,chunkwise--*eigen*' --report r");
   BOOST_TEST(result.status == 0);
   BOOST_TEST(test::contains(result.out, "verdicts on honest kernels: 0 other than PASS"));
-  const json::object report = json::parse(read_text_file(here.path / "r/honest.json")).as_object();
-  BOOST_TEST(report.at("seeds").as_int64() == 12);
-  BOOST_TEST(report.at("not_passed").as_int64() == 0);
-  BOOST_TEST(report.at("largest").as_array().size() == 48u);  // 12 tensors, 4 dtypes
+  const Json report = Json::parse(read_text_file(here.path / "r/honest.json"));
+  BOOST_TEST(report.at("seeds").get<std::int64_t>() == 12);
+  BOOST_TEST(report.at("not_passed").get<std::int64_t>() == 0);
+  BOOST_TEST(report.at("largest").size() == 48u);  // 12 tensors, 4 dtypes
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -3,13 +3,13 @@
 #include "report/report_html.hpp"
 
 #include <algorithm>
-#include <boost/json.hpp>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <fstream>
 #include <limits>
 #include <numeric>
 
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "small_case.hpp"
 #include "sweep/sweep.hpp"
@@ -17,7 +17,6 @@
 namespace {
 using namespace mlstm::verify;
 using mlstm::DType;
-namespace json = boost::json;
 namespace fs = std::filesystem;
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
@@ -68,10 +67,10 @@ std::vector<Record> records_of(std::int64_t units) {
 std::vector<Item> items_of(std::vector<Record> records) { return finish(std::move(records), GroupBy::variant).items; }
 
 /// What scripts of the report read.
-json::value data_of(const std::string& html) {
+Json data_of(const std::string& html) {
   const std::string start = "id=\"data\">";
   const std::size_t begin = html.find(start) + start.size();
-  return json::parse(std::string_view(html).substr(begin, html.find("</script>", begin) - begin));
+  return Json::parse(std::string_view(html).substr(begin, html.find("</script>", begin) - begin));
 }
 
 /// Empty if every element is closed in the right order, else what is wrong first. Knows the little HTML that reports
@@ -331,12 +330,12 @@ BOOST_AUTO_TEST_CASE(an_html_report_is_well_formed_whole_and_the_same_every_time
   BOOST_TEST(contains(html, "5 of 10 tensors did not pass"));
   BOOST_TEST(contains(html, "1 variant could not run here"));
   BOOST_TEST(contains(html, "batch 0, head 1, time step 5 of 8 (chunk 1, step 1 of 4 in it)"));
-  const json::value data = data_of(html);
+  const Json data = data_of(html);
   for (const Item& item : items) {
-    const json::array& repros = data.at("repros").as_array();
-    BOOST_TEST((std::find(repros.begin(), repros.end(), json::value(item.repro)) != repros.end()));
+    const Json& repros = data.at("repros");
+    BOOST_TEST((std::find(repros.begin(), repros.end(), Json(item.repro)) != repros.end()));
   }
-  BOOST_TEST(data.at("items").as_array().size() == items.size());
+  BOOST_TEST(data.at("items").size() == items.size());
   // Nothing from elsewhere: no address but the name of SVG, which is never fetched.
   std::string rest = html;
   for (std::size_t at; (at = rest.find("http://www.w3.org/2000/svg")) != std::string::npos;) rest.erase(at, 26);
@@ -354,30 +353,30 @@ BOOST_AUTO_TEST_CASE(names_from_files_stay_text) {
     record.item.repro = kHostile;
     record.item.detail->regime = kHostile;
   }
-  json::object mutant{{"name", kHostile}, {"family", kHostile}, {"description", kHostile}, {"detected", true}};
-  mutant["kills"] = json::object{{kHostile, json::object{{kHostile, json::array{1, 2}}}}};
-  mutant["by"] = json::object{{"problem", kHostile}, {"check", kHostile}, {"repro", kHostile}};
-  const json::object mutations{{"mutants", json::array{mutant}},
-                               {"rules", json::array{json::object{{"name", kHostile}, {"description", kHostile}}}},
-                               {"false_alarms", json::object{{"not_passed", kHostile}}}};
-  const std::string html = to_html(items_of(records), {{json::serialize(mutations), "m"}});
+  Json mutant{{"name", kHostile}, {"family", kHostile}, {"description", kHostile}, {"detected", true}};
+  mutant["kills"] = Json::object({{kHostile, Json::object({{kHostile, Json::array({1, 2})}})}});
+  mutant["by"] = Json{{"problem", kHostile}, {"check", kHostile}, {"repro", kHostile}};
+  const Json mutations{{"mutants", Json::array({mutant})},
+                       {"rules", Json::array({Json{{"name", kHostile}, {"description", kHostile}}})},
+                       {"false_alarms", Json::object({{"not_passed", kHostile}})}};
+  const std::string html = to_html(items_of(records), {{mutations.dump(), "m"}});
   BOOST_TEST(fault_in_nesting(html) == "");
   BOOST_TEST(!contains(html, "<img"));
   BOOST_TEST(!contains(html, "<script>"));
   std::size_t scripts = 0;
   for (std::size_t at = 0; (at = html.find("<script", at)) != std::string::npos; ++at) ++scripts;
   BOOST_TEST(scripts == 2u);  // the data and the script that the policy names
-  BOOST_TEST((data_of(html).at("repros").at(0).as_string() == kHostile));
+  BOOST_TEST((data_of(html).at("repros").at(0).get<std::string>() == kHostile));
 }
 
 BOOST_AUTO_TEST_CASE(a_report_without_details_is_rendered_too) {
   const std::vector<Item> items = parse_report(to_json(items_of(records_of(3))), "r");
   const std::string html = to_html(items);
   BOOST_TEST(fault_in_nesting(html) == "");
-  const json::value data = data_of(html);
-  BOOST_TEST(data.at("pictures").as_array().empty());
-  BOOST_TEST((data.at("cases").at(0).at("eps").as_string() == "0.001"));  // from the reproduction line
-  BOOST_TEST((data.at("cases").at(0).at("regime").as_string() == "forget3"));
+  const Json data = data_of(html);
+  BOOST_TEST(data.at("pictures").empty());
+  BOOST_TEST((data.at("cases").at(0).at("eps").get<std::string>() == "0.001"));  // from the reproduction line
+  BOOST_TEST((data.at("cases").at(0).at("regime").get<std::string>() == "forget3"));
 }
 
 BOOST_AUTO_TEST_CASE(a_report_directory_holds_the_page_that_report_renders) {

@@ -2,7 +2,6 @@
 // ctest-labels: unit
 #include <unistd.h>
 
-#include <boost/json.hpp>
 #include <boost/property_tree/ptree.hpp>
 #include <boost/property_tree/xml_parser.hpp>
 #include <boost/test/unit_test.hpp>
@@ -12,6 +11,7 @@
 #include <limits>
 #include <sstream>
 
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "report/report.hpp"
 #include "runner/runner.hpp"
@@ -20,7 +20,6 @@
 
 namespace {
 using namespace mlstm::verify;
-namespace json = boost::json;
 namespace fs = std::filesystem;
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
@@ -103,37 +102,37 @@ std::vector<Item> sweep(const FakeKernel& kernel) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(report_json_has_the_keys_of_the_contract_in_order) {
-  const json::value root = json::parse(to_json({item_of("h", Status::PASS), item_of("dq", Status::FAIL)}));
+  const Json root = Json::parse(to_json({item_of("h", Status::PASS), item_of("dq", Status::FAIL)}));
   std::vector<std::string> statuses;
-  for (const auto& [key, value] : root.at("summary").as_object()) statuses.emplace_back(key);
+  for (const auto& [key, value] : root.at("summary").items()) statuses.emplace_back(key);
   const std::vector<std::string> all{"PASS", "FAIL", "MISTRUSTED", "SKIPPED", "ERROR", "TIMEOUT", "STALE"};
   BOOST_TEST(statuses == all, boost::test_tools::per_element());
-  BOOST_TEST(root.at("summary").at("FAIL").as_int64() == 1);
+  BOOST_TEST(root.at("summary").at("FAIL").get<std::int64_t>() == 1);
   std::vector<std::string> keys;
-  for (const auto& [key, value] : root.at("items").at(1).as_object()) keys.emplace_back(key);
+  for (const auto& [key, value] : root.at("items").at(1).items()) keys.emplace_back(key);
   const std::vector<std::string> expected{"variant",     "case",        "tensor",        "convention",
                                           "status",      "error_ratio", "max_abs_error", "rel_frobenius",
                                           "worst_index", "repro",       "note"};
   BOOST_TEST(keys == expected, boost::test_tools::per_element());
   BOOST_TEST(root.at("items").at(0).at("convention").is_null());
-  BOOST_TEST(root.at("items").at(1).at("convention").as_string() == "exact");
-  BOOST_TEST(root.at("items").at(0).at("worst_index").at(2).as_int64() == 2);
+  BOOST_TEST(root.at("items").at(1).at("convention").get<std::string>() == "exact");
+  BOOST_TEST(root.at("items").at(0).at("worst_index").at(2).get<std::int64_t>() == 2);
 }
 
 BOOST_AUTO_TEST_CASE(report_json_writes_non_finite_numbers_as_null_and_says_so) {
   Item item = item_of("h", Status::FAIL);
   item.error_ratio = kInf;
   item.max_abs_error = std::nan("");
-  const json::value written = json::parse(to_json({item})).at("items").at(0);
+  const Json written = Json::parse(to_json({item})).at("items").at(0);
   BOOST_TEST(written.at("error_ratio").is_null());
   BOOST_TEST(written.at("max_abs_error").is_null());
-  BOOST_TEST(written.at("note").as_string() == "error_ratio is +Inf; max_abs_error is NaN");
+  BOOST_TEST(written.at("note").get<std::string>() == "error_ratio is +Inf; max_abs_error is NaN");
 }
 
 BOOST_AUTO_TEST_CASE(report_json_is_utf8_whatever_a_file_calls_its_case) {
   Item item = item_of("h", Status::PASS, "caf\xc3\xa9 \xff\xed\xa0\x80 \"quoted\"\n");
-  const json::value written = json::parse(to_json({item})).at("items").at(0);
-  BOOST_TEST(written.at("case").as_string() ==
+  const Json written = Json::parse(to_json({item})).at("items").at(0);
+  BOOST_TEST(written.at("case").get<std::string>() ==
              "caf\xc3\xa9 \xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD \"quoted\"\n");
 }
 
@@ -157,7 +156,7 @@ BOOST_AUTO_TEST_CASE(a_damaged_report_is_refused_with_its_name_and_the_fault) {
   };
   BOOST_TEST(message_of("{").starts_with("r.json: not JSON"));
   BOOST_TEST(message_of("[]") == "r.json: expected an object with an array \"items\"");
-  BOOST_TEST(message_of(R"({"items": [{}]})") == "r.json: item 0 has no \"variant\"");
+  BOOST_TEST(message_of(R"({"items": [{}]})") == "r.json: item 0: has no \"variant\"");
   std::string text = to_json({item_of("h", Status::PASS)});
   text.replace(text.find("\"PASS\",\"error"), 6, "\"GOOD\"");
   BOOST_TEST(message_of(text).starts_with("r.json: item 0: status is \"GOOD\"; expected PASS"));

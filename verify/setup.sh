@@ -5,8 +5,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
 # what configuring and building needs
-build_packages=(build-essential cmake ninja-build ccache pkg-config libeigen3-dev libxtensor-dev libboost1.81-dev
-  libboost-json1.81-dev libboost-test1.81-dev libhdf5-dev libcli11-dev libfmt-dev librandom123-dev libbenchmark-dev
+build_packages=(build-essential cmake ninja-build ccache pkg-config libeigen3-dev libxtensor-dev libboost-dev
+  libboost-test-dev nlohmann-json3-dev libhdf5-dev libcli11-dev libfmt-dev librandom123-dev libbenchmark-dev
   libssl-dev)
 
 heading() { printf '\n== %s\n' "$*"; }

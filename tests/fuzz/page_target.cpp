@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the HTML report is made of beside report.json: details.json and mutate.json.
-#include <boost/json.hpp>
 #include <memory>
 
 #include "cases/case_file.hpp"

@@ -3,13 +3,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <boost/json.hpp>
-
+#include "base/json.hpp"
 #include "cli/cli.hpp"
 
 namespace mlstm::cli {
 namespace {
-namespace json = boost::json;
+using verify::Json;
 
 template <class E>
 std::vector<std::string_view> names_of(const std::vector<E>& values) {
@@ -19,30 +18,26 @@ std::vector<std::string_view> names_of(const std::vector<E>& values) {
 }
 
 template <class E>
-json::array array_of(const std::vector<E>& values) {
-  json::array array;
-  for (const std::string_view name : names_of(values)) array.emplace_back(name);
-  return array;
+Json array_of(const std::vector<E>& values) {
+  return names_of(values);
 }
 
 bool has_max(const SizeLimit& limit) { return limit.max != std::numeric_limits<std::int64_t>::max(); }
 
-json::object to_json(const SizeLimit& limit) {
+Json to_json(const SizeLimit& limit) {
   return {{"min", limit.min},
-          {"max", has_max(limit) ? json::value(limit.max) : json::value(nullptr)},
+          {"max", has_max(limit) ? Json(limit.max) : Json(nullptr)},
           {"multiple_of", limit.multiple_of}};
 }
 
-json::value dtype_or_null(const std::optional<DType>& dtype) {
-  return dtype ? json::value(to_string(*dtype)) : json::value(nullptr);
-}
+Json dtype_or_null(const std::optional<DType>& dtype) { return dtype ? Json(to_string(*dtype)) : Json(nullptr); }
 
-json::object to_json(const VariantInfo& info) {
-  json::object limits{{"S", to_json(info.S)}, {"DHQK", to_json(info.DHQK)}, {"DHV", to_json(info.DHV)}};
-  limits["L"] = info.module == Module::chunkwise ? json::value(to_json(info.L)) : json::value(nullptr);
+Json to_json(const VariantInfo& info) {
+  Json limits{{"S", to_json(info.S)}, {"DHQK", to_json(info.DHQK)}, {"DHV", to_json(info.DHV)}};
+  limits["L"] = info.module == Module::chunkwise ? Json(to_json(info.L)) : Json(nullptr);
   limits["unnormalized"] = info.unnormalized;
   limits["last_state_cotangents"] = info.last_state_cotangents;
-  json::object object;
+  Json object;
   object["key"] = info.key();
   object["module"] = to_string(info.module);
   object["description"] = info.description;
@@ -104,7 +99,7 @@ void add_list(CLI::App& app, int& status) {
     if (*format == "json") {
       const char* separator = "[\n";
       for (const Kernel* kernel : kernels) {
-        text += separator + json::serialize(to_json(kernel->info()));
+        text += separator + verify::serialize(to_json(kernel->info()));
         separator = ",\n";
       }
       text += text.empty() ? "[]\n" : "\n]\n";

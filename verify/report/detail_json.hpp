@@ -2,7 +2,7 @@
 // Details as JSON, in journals and in details.json.
 #pragma once
 
-#include <boost/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "judge/detail.hpp"
 
@@ -10,10 +10,10 @@ namespace mlstm::verify {
 
 /// {"problem", "got", "expected", "bound", "shape", "storage"[, "picture"]}; the three numbers are text, so that every
 /// bit survives, infinities and NaN too; `problem` is a line as parse_spec reads it, `regime` is beside it.
-boost::json::object to_object(const Detail& detail);
+nlohmann::ordered_json to_object(const Detail& detail);
 
-/// Inverse of to_object, but that a picture's profile has three digits. Throws std::exception for what to_object could
-/// not have written.
-Detail detail_of(const boost::json::object& object);
+/// Inverse of to_object, but that a picture's profile has three digits. Throws std::exception for what to_object
+/// could not have written.
+Detail detail_of(const nlohmann::ordered_json& object);
 
 }  // namespace mlstm::verify

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <boost/json.hpp>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
@@ -12,15 +11,15 @@
 #include <sstream>
 
 #include "base/files.hpp"
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "report/report_html.hpp"
 
 namespace mlstm::verify {
-namespace json = boost::json;
 namespace {
 
-/// The number, or nothing and a remark about why if it is not finite. Fifteen digits survive Boost.JSON's parser, which
-/// may be off by one in the last place; so a report that is read and written again stays the same.
+/// The number, or nothing and a remark about why if it is not finite. Fifteen digits say
+/// all that anybody can use, and are the same when they are read and written again, by any program.
 std::optional<double> finite(const std::optional<double>& value, std::string_view name, std::string& note) {
   if (!value) return {};
   if (std::isfinite(*value)) return std::strtod(fmt::format("{:.15g}", *value).c_str(), nullptr);
@@ -29,71 +28,50 @@ std::optional<double> finite(const std::optional<double>& value, std::string_vie
   return {};
 }
 
-json::value number_or_null(const std::optional<double>& value) {
-  return value ? json::value(*value) : json::value(nullptr);
-}
-
-json::object to_object(const Item& given) {
+Json to_object(const Item& given) {
   const Item item = as_reported(given);
-  json::object object;
+  Json object;
   object["variant"] = item.variant;
   object["case"] = item.case_name;
   object["tensor"] = item.tensor;
-  object["convention"] = item.convention.empty() ? json::value(nullptr) : json::value(item.convention);
+  object["convention"] = item.convention.empty() ? Json(nullptr) : Json(item.convention);
   object["status"] = to_string(item.status);
   object["error_ratio"] = number_or_null(item.error_ratio);
   object["max_abs_error"] = number_or_null(item.max_abs_error);
   object["rel_frobenius"] = number_or_null(item.rel_frobenius);
-  object["worst_index"] = json::array(item.worst_index.begin(), item.worst_index.end());
+  object["worst_index"] = item.worst_index;
   object["repro"] = item.repro;
   object["note"] = item.note;
   return object;
 }
 
-const json::value& member(const json::object& object, const char* key, const std::string& where) {
-  const json::value* value = object.if_contains(key);
-  if (value == nullptr) throw FileError(where + " has no \"" + key + "\"");
-  return *value;
+/// Text, or nothing for null.
+std::string text_or_null(const Json& object, const char* key) {
+  return member_of(object, key).is_null() ? std::string() : text_of(object, key);
 }
 
-std::string text_of(const json::object& object, const char* key, const std::string& where) {
-  const json::value& value = member(object, key, where);
+std::optional<double> number_in(const Json& object, const char* key) {
+  const Json& value = member_of(object, key);
   if (value.is_null()) return {};
-  if (!value.is_string()) throw FileError(where + ": \"" + key + "\" is no string");
-  return std::string(std::string_view(value.as_string()));
+  if (!value.is_number()) refuse_member(key, value, "a number or null");
+  return value.get<double>();
 }
 
-std::optional<double> number_of(const json::object& object, const char* key, const std::string& where) {
-  const json::value& value = member(object, key, where);
-  if (value.is_null()) return {};
-  if (!value.is_number()) throw FileError(where + ": \"" + key + "\" is neither a number nor null");
-  return value.to_number<double>();
-}
-
-Item item_of(const json::value& value, const std::string& where) {
-  if (!value.is_object()) throw FileError(where + " is no object");
-  const json::object& object = value.as_object();
+/// Throws std::invalid_argument.
+Item item_of(const Json& object) {
+  if (!object.is_object()) throw std::invalid_argument("is no object");
   Item item;
-  item.variant = text_of(object, "variant", where);
-  item.case_name = text_of(object, "case", where);
-  item.tensor = text_of(object, "tensor", where);
-  item.convention = text_of(object, "convention", where);
-  try {
-    item.status = parse_status(text_of(object, "status", where));
-  } catch (const std::invalid_argument& error) {
-    throw FileError(where + ": " + error.what());
-  }
-  item.error_ratio = number_of(object, "error_ratio", where);
-  item.max_abs_error = number_of(object, "max_abs_error", where);
-  item.rel_frobenius = number_of(object, "rel_frobenius", where);
-  const json::value& index = member(object, "worst_index", where);
-  if (!index.is_array()) throw FileError(where + ": \"worst_index\" is no array");
-  for (const json::value& coordinate : index.as_array()) {
-    if (!coordinate.is_int64()) throw FileError(where + ": \"worst_index\" holds something that is no integer");
-    item.worst_index.push_back(coordinate.as_int64());
-  }
-  item.repro = text_of(object, "repro", where);
-  item.note = text_of(object, "note", where);
+  item.variant = text_or_null(object, "variant");
+  item.case_name = text_or_null(object, "case");
+  item.tensor = text_or_null(object, "tensor");
+  item.convention = text_or_null(object, "convention");
+  item.status = parse_status(text_or_null(object, "status"));
+  item.error_ratio = number_in(object, "error_ratio");
+  item.max_abs_error = number_in(object, "max_abs_error");
+  item.rel_frobenius = number_in(object, "rel_frobenius");
+  item.worst_index = integers_of(object, "worst_index");
+  item.repro = text_or_null(object, "repro");
+  item.note = text_or_null(object, "note");
   return item;
 }
 
@@ -131,28 +109,30 @@ int exit_status(const std::vector<Item>& items) {
 }
 
 std::string to_json(const std::vector<Item>& items) {
-  json::object summary;
+  Json summary;
   for (const auto& counts = count_statuses(items); const Status status : kStatuses)
     summary[to_string(status)] = counts.at(status);
-  std::string text = "{\"summary\": " + json::serialize(summary) + ",\n\"items\": [";
+  std::string text = "{\"summary\": " + serialize(summary) + ",\n\"items\": [";
   const char* separator = "\n";
   for (const Item& item : items) {
-    text += separator + json::serialize(to_object(item));
+    text += separator + serialize(to_object(item));
     separator = ",\n";
   }
   return text + "\n]}\n";
 }
 
 std::vector<Item> parse_report(std::string_view text, const std::string& source) {
-  json::error_code error;
-  const json::value root = json::parse(text, error);
-  if (error) throw FileError(source + ": not JSON (" + error.message() + ")");
-  const json::object* object = root.if_object();
-  const json::value* list = object != nullptr ? object->if_contains("items") : nullptr;
+  const Json root = parse_json(text, source);
+  const Json* list = find_member(root, "items");
   if (list == nullptr || !list->is_array()) throw FileError(source + ": expected an object with an array \"items\"");
   std::vector<Item> items;
-  for (const json::value& value : list->as_array())
-    items.push_back(item_of(value, source + ": item " + std::to_string(items.size())));
+  for (const Json& value : *list) {
+    try {
+      items.push_back(item_of(value));
+    } catch (const std::invalid_argument& fault) {
+      throw FileError(fmt::format("{}: item {}: {}", source, items.size(), fault.what()));
+    }
+  }
   return items;
 }
 

@@ -6,56 +6,24 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "cases/problems.hpp"
 #include "report/detail_json.hpp"
 #include "report/report.hpp"
 
 namespace mlstm::verify {
-namespace json = boost::json;
 namespace {
 
-[[noreturn]] void refuse(const char* key, const json::value& value, const char* expected) {
-  const std::string text = json::serialize(value);
-  throw std::invalid_argument(
-      fmt::format("\"{}\" is {}; expected {}", key, text.size() > 40 ? text.substr(0, 40) + "..." : text, expected));
-}
-
-const json::value& member(const json::object& object, const char* key) {
-  const json::value* value = object.if_contains(key);
-  if (value == nullptr) throw std::invalid_argument(fmt::format("has no \"{}\"", key));
-  return *value;
-}
-
-std::string_view text_of(const json::object& object, const char* key) {
-  const json::value& value = member(object, key);
-  if (!value.is_string()) refuse(key, value, "text");
-  return value.get_string();
-}
-
-std::int64_t count_of(const json::object& object, const char* key) {
-  const json::value& value = member(object, key);
-  if (!value.is_int64() || value.get_int64() < 0) refuse(key, value, "an integer >= 0");
-  return value.get_int64();
-}
-
-const json::array& array_of(const json::object& object, const char* key) {
-  const json::value& value = member(object, key);
-  if (!value.is_array()) refuse(key, value, "an array");
-  return value.get_array();
-}
-
-std::vector<std::int64_t> counts_of(const json::object& object, const char* key) {
-  std::vector<std::int64_t> counts;
-  for (const json::value& value : array_of(object, key)) {
-    if (!value.is_int64() || value.get_int64() < 0) refuse(key, value, "integers >= 0");
-    counts.push_back(value.get_int64());
-  }
+std::vector<std::int64_t> counts_of(const Json& object, const char* key) {
+  std::vector<std::int64_t> counts = integers_of(object, key);
+  for (const std::int64_t count : counts)
+    if (count < 0) refuse_member(key, count, "integers >= 0");
   return counts;
 }
 
-double number_of(const json::object& object, const char* key) {
-  const std::string text(text_of(object, key));
+double number_of(const Json& object, const char* key) {
+  const std::string& text = text_of(object, key);
   char* end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
   if (text.empty() || *end != '\0')
@@ -64,17 +32,16 @@ double number_of(const json::object& object, const char* key) {
 }
 
 /// Three digits: enough to draw, and the same when they are read and written again.
-json::value short_number(double value) {
+Json short_number(double value) {
   if (!std::isfinite(value)) return nullptr;
   return std::strtod(fmt::format("{:.3g}", value).c_str(), nullptr);
 }
 
-json::object to_object(const ErrorPicture& picture) {
-  json::object object;
+Json to_object(const ErrorPicture& picture) {
+  Json object;
   if (!picture.profile.empty()) {
-    json::array profile;
+    Json& profile = object["profile"] = Json::array();
     for (const double ratio : picture.profile) profile.push_back(short_number(ratio));
-    object["profile"] = std::move(profile);
   }
   object["rows"] = picture.rows;
   object["columns"] = picture.columns;
@@ -86,28 +53,26 @@ json::object to_object(const ErrorPicture& picture) {
   while (first < last && picture.ulps[first] == 0) ++first;
   while (last > first && picture.ulps[last - 1] == 0) --last;
   object["first_ulp_exponent"] = ErrorPicture::kLowestUlpExponent + static_cast<std::int64_t>(first);
-  object["ulps"] = json::array(picture.ulps.begin() + static_cast<std::ptrdiff_t>(first),
+  object["ulps"] = std::vector(picture.ulps.begin() + static_cast<std::ptrdiff_t>(first),
                                picture.ulps.begin() + static_cast<std::ptrdiff_t>(last));
   return object;
 }
 
-ErrorPicture picture_of(const json::object& object) {
+ErrorPicture picture_of(const Json& object) {
   ErrorPicture picture;
   if (object.contains("profile"))
-    for (const json::value& ratio : array_of(object, "profile")) {
-      if (!ratio.is_null() && !ratio.is_number()) refuse("profile", ratio, "numbers and null");
-      picture.profile.push_back(ratio.is_null() ? std::numeric_limits<double>::infinity() : ratio.to_number<double>());
+    for (const Json& ratio : array_of(object, "profile")) {
+      if (!ratio.is_null() && !ratio.is_number()) refuse_member("profile", ratio, "numbers and null");
+      picture.profile.push_back(ratio.is_null() ? std::numeric_limits<double>::infinity() : ratio.get<double>());
     }
   picture.rows = static_cast<std::size_t>(count_of(object, "rows"));
   picture.columns = static_cast<std::size_t>(count_of(object, "columns"));
   picture.heat = text_of(object, "heat");
   picture.without_error = count_of(object, "without_error");
   picture.not_finite = count_of(object, "not_finite");
-  const json::value& exponent = member(object, "first_ulp_exponent");
-  if (!exponent.is_int64()) refuse("first_ulp_exponent", exponent, "an integer");
-  const std::int64_t first = exponent.get_int64() < ErrorPicture::kLowestUlpExponent
-                                 ? -1
-                                 : exponent.get_int64() - ErrorPicture::kLowestUlpExponent;
+  const std::int64_t exponent = integer_of(object, "first_ulp_exponent");
+  const std::int64_t first =
+      exponent < ErrorPicture::kLowestUlpExponent ? -1 : exponent - ErrorPicture::kLowestUlpExponent;
   const std::vector<std::int64_t> ulps = counts_of(object, "ulps");
   constexpr std::int64_t bins = ErrorPicture::kHighestUlpExponent - ErrorPicture::kLowestUlpExponent + 1;
   if (picture.profile.size() > ErrorPicture::kMostBins || picture.rows > ErrorPicture::kMostRows ||
@@ -124,21 +89,21 @@ ErrorPicture picture_of(const json::object& object) {
 
 }  // namespace
 
-json::object to_object(const Detail& detail) {
+Json to_object(const Detail& detail) {
   ProblemSpec spec;
   spec.problem = detail.problem;
-  json::object object{{"problem", to_line(spec)},
-                      {"regime", to_utf8(detail.regime)},
-                      {"got", fmt::format("{}", detail.got)},
-                      {"expected", fmt::format("{}", detail.expected)},
-                      {"bound", fmt::format("{}", detail.bound)},
-                      {"shape", json::array(detail.shape.begin(), detail.shape.end())},
-                      {"storage", to_string(detail.storage)}};
+  Json object{{"problem", to_line(spec)},
+              {"regime", to_utf8(detail.regime)},
+              {"got", fmt::format("{}", detail.got)},
+              {"expected", fmt::format("{}", detail.expected)},
+              {"bound", fmt::format("{}", detail.bound)},
+              {"shape", detail.shape},
+              {"storage", to_string(detail.storage)}};
   if (detail.picture) object["picture"] = to_object(*detail.picture);
   return object;
 }
 
-Detail detail_of(const json::object& object) {
+Detail detail_of(const Json& object) {
   Detail detail;
   detail.problem = parse_spec(text_of(object, "problem")).problem;
   detail.regime = text_of(object, "regime");
@@ -147,10 +112,7 @@ Detail detail_of(const json::object& object) {
   detail.bound = number_of(object, "bound");
   detail.shape = counts_of(object, "shape");
   detail.storage = parse_dtype(text_of(object, "storage"), "storage");
-  if (const json::value* picture = object.if_contains("picture")) {
-    if (!picture->is_object()) refuse("picture", *picture, "an object");
-    detail.picture = picture_of(picture->get_object());
-  }
+  if (object.contains("picture")) detail.picture = picture_of(object_of(object, "picture"));
   return detail;
 }
 
@@ -160,11 +122,10 @@ std::string to_details(const std::vector<Item>& items, std::string_view report) 
   for (std::size_t n = 0; n < items.size(); ++n) {
     const Item& item = items[n];
     if (!item.detail && item.explanation.empty()) continue;
-    json::object object{{"item", n}};
+    Json object{{"item", n}};
     if (!item.explanation.empty()) object["explanation"] = to_utf8(item.explanation);
-    if (item.detail)
-      for (auto& [key, value] : to_object(*item.detail)) object[key] = std::move(value);
-    text += separator + json::serialize(object);
+    if (item.detail) object.update(to_object(*item.detail));
+    text += separator + serialize(object);
     separator = ",\n";
   }
   return text + "\n]}\n";
@@ -172,29 +133,23 @@ std::string to_details(const std::vector<Item>& items, std::string_view report) 
 
 void attach_details(std::vector<Item>& items, std::string_view text, std::string_view report,
                     const std::string& source) {
-  json::error_code error;
-  const json::value root = json::parse(text, error);
-  if (error) throw FileError(source + ": not JSON (" + error.message() + ")");
+  const Json root = parse_json(text, source);
   try {
     if (!root.is_object())
       throw std::invalid_argument("expected an object with \"details\", \"report_sha256\" and \"items\"");
-    const json::object& object = root.get_object();
-    if (const json::value& version = member(object, "details"); version != json::value(1))
-      refuse("details", version, "1");
-    if (text_of(object, "report_sha256") != sha256_of(report))
+    if (const Json& version = member_of(root, "details"); version != 1) refuse_member("details", version, "1");
+    if (text_of(root, "report_sha256") != sha256_of(report))
       throw std::invalid_argument(
           "belongs to another report.json than the one beside it; expected both from one run (delete it to do "
           "without)");
-    array_of(object, "items");
-  } catch (const std::exception& fault) {
+    array_of(root, "items");
+  } catch (const std::invalid_argument& fault) {
     throw FileError(source + ": " + fault.what());
   }
-  const json::array& list = root.get_object().at("items").get_array();
   std::size_t number = 0;
   try {
-    for (const json::value& value : list) {
-      if (!value.is_object()) throw std::invalid_argument("is no object");
-      const json::object& object = value.get_object();
+    for (const Json& object : root.at("items")) {
+      if (!object.is_object()) throw std::invalid_argument("is no object");
       const auto item = static_cast<std::size_t>(count_of(object, "item"));
       if (item >= items.size())
         throw std::invalid_argument(fmt::format("\"item\" is {}; expected less than {}", item, items.size()));

@@ -2,16 +2,15 @@
 // What was timed, as a table and as JSON, and what others took.
 #include <fmt/format.h>
 
-#include <boost/json.hpp>
 #include <cmath>
 #include <limits>
 
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "report/report.hpp"
 #include "studies/bench.hpp"
 
 namespace mlstm::verify {
-namespace json = boost::json;
 namespace {
 
 /// What one pass, or both, achieved.
@@ -49,17 +48,11 @@ std::string digits(double number) {
 
 constexpr std::string_view kColumns = "  {:<19} {:<8} {:<7} {:<8} {:>4} {:>9} {:>9}  {:>15}  {:>13}  {:>13}";
 
-json::value milliseconds(const std::optional<Timing>& timing) {
-  return timing ? json::value(1e3 * timing->median) : json::value(nullptr);
-}
+Json milliseconds(const std::optional<Timing>& timing) { return timing ? Json(1e3 * timing->median) : Json(nullptr); }
 
-json::value number_or_null(const std::optional<double>& number) {
-  return number ? json::value(*number) : json::value(nullptr);
-}
+Json to_array(const Shape& s) { return Json::array({s.B, s.NH, s.S, s.DHQK, s.DHV}); }
 
-json::array to_array(const Shape& s) { return {s.B, s.NH, s.S, s.DHQK, s.DHV}; }
-
-json::object pass_object(const BenchRow& row, bool with_backward) {
+Json pass_object(const BenchRow& row, bool with_backward) {
   const Timing& timing = *(with_backward ? row.forward_backward : row.forward);
   const Rates rates = rates_of(row, with_backward);
   return {{"fastest_ms", 1e3 * timing.fastest},
@@ -70,23 +63,23 @@ json::object pass_object(const BenchRow& row, bool with_backward) {
           {"tflop_per_s", 1e-12 * rates.flops_per_second}};
 }
 
-json::value peer_value(const BenchRow& row) {
+Json peer_value(const BenchRow& row) {
   if (!row.peer) return nullptr;
   const auto ratio = [](const std::optional<Timing>& ours, const std::optional<double>& theirs) {
-    return ours && theirs ? json::value(1e3 * ours->median / *theirs) : json::value(nullptr);
+    return ours && theirs ? Json(1e3 * ours->median / *theirs) : Json(nullptr);
   };
   const PeerTimes& peer = *row.peer;
-  return json::object{{"kernel", peer.kernel},
-                      {"forward_ms", number_or_null(peer.forward_ms)},
-                      {"forward_backward_ms", number_or_null(peer.forward_backward_ms)},
-                      {"forward_ours_over_theirs", ratio(row.forward, peer.forward_ms)},
-                      {"forward_backward_ours_over_theirs", ratio(row.forward_backward, peer.forward_backward_ms)}};
+  return Json{{"kernel", peer.kernel},
+              {"forward_ms", number_or_null(peer.forward_ms)},
+              {"forward_backward_ms", number_or_null(peer.forward_backward_ms)},
+              {"forward_ours_over_theirs", ratio(row.forward, peer.forward_ms)},
+              {"forward_backward_ours_over_theirs", ratio(row.forward_backward, peer.forward_backward_ms)}};
 }
 
-json::object to_object(const BenchRow& row) {
+Json to_object(const BenchRow& row) {
   const Problem& problem = row.task.problem;
   const auto& convention = row.task.convention;
-  json::object object;
+  Json object;
   object["variant"] = row.task.kernel->info().key();
   object["status"] = to_string(row.status);
   object["note"] = to_utf8(row.note);
@@ -94,13 +87,13 @@ json::object to_object(const BenchRow& row) {
   object["shape"] = to_array(problem.shape);
   object["dtype"] = to_string(problem.dtype);
   object["gate"] = to_string(problem.gate);
-  object["convention"] = convention ? json::value(to_string(*convention)) : json::value(nullptr);
+  object["convention"] = convention ? Json(to_string(*convention)) : Json(nullptr);
   object["chunk_size"] = problem.chunk_size;
   object["initial_states"] = problem.has_initial_state;
   object["forward_ms"] = milliseconds(row.forward);
   object["forward_backward_ms"] = milliseconds(row.forward_backward);
-  object["forward"] = row.forward ? json::value(pass_object(row, false)) : json::value(nullptr);
-  object["forward_backward"] = row.forward_backward ? json::value(pass_object(row, true)) : json::value(nullptr);
+  object["forward"] = row.forward ? Json(pass_object(row, false)) : Json(nullptr);
+  object["forward_backward"] = row.forward_backward ? Json(pass_object(row, true)) : Json(nullptr);
   object["peer"] = peer_value(row);
   return object;
 }
@@ -109,31 +102,30 @@ json::object to_object(const BenchRow& row) {
   throw FileError(fmt::format("{}: \"{}\" is missing or wrong; expected {}", where, key, expected));
 }
 
-std::string text_member(const json::object& object, std::string_view key, const std::string& where) {
-  const json::value* const value = object.if_contains(key);
+std::string text_member(const Json& object, std::string_view key, const std::string& where) {
+  const Json* const value = find_member(object, key);
   if (value == nullptr || !value->is_string()) refuse(where, key, "a string");
-  return std::string(value->as_string());
+  return value->get<std::string>();
 }
 
 /// Milliseconds; absent where there are none.
-std::optional<double> time_member(const json::object& object, std::string_view key, const std::string& where) {
-  const json::value* const value = object.if_contains(key);
+std::optional<double> time_member(const Json& object, std::string_view key, const std::string& where) {
+  const Json* const value = find_member(object, key);
   if (value == nullptr || value->is_null()) return {};
-  const double time = value->is_number() ? value->to_number<double>() : 0;
+  const double time = value->is_number() ? value->get<double>() : 0;
   if (!(time > 0) || !std::isfinite(time)) refuse(where, key, "a number of milliseconds > 0, or null");
   return time;
 }
 
-Shape shape_member(const json::object& object, const std::string& where) {
+Shape shape_member(const Json& object, const std::string& where) {
   Shape shape;
   std::int64_t* const extents[] = {&shape.B, &shape.NH, &shape.S, &shape.DHQK, &shape.DHV};
-  const json::value* const value = object.if_contains("shape");
-  const bool five = value != nullptr && value->is_array() && value->as_array().size() == std::size(extents);
+  const Json* const value = find_member(object, "shape");
+  const bool five = value != nullptr && value->is_array() && value->size() == std::size(extents);
   for (std::size_t n = 0; n < std::size(extents); ++n) {
-    const json::value* const extent = five ? &value->as_array()[n] : nullptr;
-    if (extent == nullptr || !extent->is_int64() || extent->as_int64() < 1)
-      refuse(where, "shape", "five positive integers B, NH, S, DHQK, DHV");
-    *extents[n] = extent->as_int64();
+    const std::optional<std::int64_t> extent = five ? as_integer((*value)[n]) : std::nullopt;
+    if (!extent || *extent < 1) refuse(where, "shape", "five positive integers B, NH, S, DHQK, DHV");
+    *extents[n] = *extent;
   }
   return shape;
 }
@@ -145,28 +137,24 @@ void take_smaller(std::optional<double>& smallest, const std::optional<double>& 
 }  // namespace
 
 BenchPeers BenchPeers::parse(std::string_view text, const std::string& source) {
-  json::error_code error;
-  const json::value root = json::parse(text, error);
-  if (error) throw FileError(source + ": not JSON (" + error.message() + ")");
-  if (!root.is_object()) throw FileError(source + ": expected a JSON object");
-  const json::object& object = root.as_object();
+  const Json object = parse_json(text, source);
+  if (!object.is_object()) throw FileError(source + ": expected a JSON object");
   if (text_member(object, "schema", source) != "mlstm-bench-peers") refuse(source, "schema", "\"mlstm-bench-peers\"");
   BenchPeers peers;
   peers.device_ = text_member(object, "device", source);
-  const json::value* const rows = object.if_contains("rows");
+  const Json* const rows = find_member(object, "rows");
   if (rows == nullptr || !rows->is_array()) refuse(source, "rows", "an array");
-  for (const json::value& value : rows->as_array()) {
+  for (const Json& row : *rows) {
     const std::string where = fmt::format("{}: row {}", source, peers.rows_.size());
-    if (!value.is_object()) throw FileError(where + " is no object");
-    const json::object& row = value.as_object();
-    const json::value* const states = row.if_contains("initial_states");
-    if (states != nullptr && !states->is_bool()) refuse(where, "initial_states", "true or false");
+    if (!row.is_object()) throw FileError(where + " is no object");
+    const Json* const states = find_member(row, "initial_states");
+    if (states != nullptr && !states->is_boolean()) refuse(where, "initial_states", "true or false");
     try {
       peers.rows_.push_back({text_member(row, "compares_with", where),
                              shape_member(row, where),
                              parse_dtype(text_member(row, "dtype", where)),
                              parse_gate(text_member(row, "gate", where)),
-                             states != nullptr && states->as_bool(),
+                             states != nullptr && states->get<bool>(),
                              {text_member(row, "kernel", where), time_member(row, "forward_ms", where),
                               time_member(row, "forward_backward_ms", where)}});
     } catch (const std::invalid_argument& wrong) {
@@ -242,21 +230,20 @@ std::string bench_line(const BenchRow& row, bool with_peers) {
 }
 
 std::string bench_json(const std::map<Device, BenchDevice>& devices, const std::vector<BenchRow>& rows) {
-  json::object about;
+  Json about = Json::object();
   for (const auto& [device, description] : devices) {
-    json::object object{{"name", to_utf8(description.name)}};
+    Json object{{"name", to_utf8(description.name)}};
     const auto& ceilings = description.ceilings;
-    object["copy_gb_per_s"] = ceilings ? json::value(1e-9 * ceilings->copy_bytes_per_second) : json::value(nullptr);
-    object["bf16_product_tflop_per_s"] =
-        ceilings ? json::value(1e-12 * ceilings->product_flops_per_second) : json::value(nullptr);
+    object["copy_gb_per_s"] = ceilings ? Json(1e-9 * ceilings->copy_bytes_per_second) : Json(nullptr);
+    object["bf16_product_tflop_per_s"] = ceilings ? Json(1e-12 * ceilings->product_flops_per_second) : Json(nullptr);
     about[to_string(device)] = std::move(object);
   }
   std::string text = fmt::format(
       "{{\"schema\": \"mlstm-bench\", \"schema_version\": 1, \"source\": \"{}\",\n\"devices\": {},\n\"rows\": [",
-      program_source(), json::serialize(about));
+      program_source(), serialize(about));
   const char* separator = "\n";
   for (const BenchRow& row : rows) {
-    text += separator + json::serialize(to_object(row));
+    text += separator + serialize(to_object(row));
     separator = ",\n";
   }
   return text + "\n]}\n";

@@ -4,17 +4,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <boost/json.hpp>
 #include <cmath>
 #include <mutex>
 #include <set>
 
+#include "base/json.hpp"
 #include "base/random.hpp"
 #include "judge/bound_constants.hpp"
 #include "report/report.hpp"
 
 namespace mlstm::verify {
-namespace json = boost::json;
 namespace {
 
 /// Draws what a seed decides, one question after the other.
@@ -223,20 +222,20 @@ std::string to_text(const HonestReport& report) {
 }
 
 std::string to_json(const HonestReport& report) {
-  json::array largest;
+  Json largest = Json::array();
   for (const auto& [key, value] : report.largest) {
     const bool finite = std::isfinite(value.ratio);
-    largest.push_back({{"dtype", to_string(key.first)},
-                       {"tensor", key.second},
-                       {"constant", constant_of(key.first, key.second)},
-                       {"error_ratio", finite ? json::value(value.ratio) : json::value(nullptr)},
-                       {"variant", value.variant},
-                       {"repro", value.repro}});
+    largest.push_back(Json{{"dtype", to_string(key.first)},
+                           {"tensor", key.second},
+                           {"constant", constant_of(key.first, key.second)},
+                           {"error_ratio", finite ? Json(value.ratio) : Json(nullptr)},
+                           {"variant", value.variant},
+                           {"repro", value.repro}});
   }
   std::string text =
       fmt::format("{{\"seeds\": {}, \"problems\": {}, \"runs\": {}, \"verdicts\": {}, \"not_passed\": {},\n",
                   report.seeds, report.problems, report.runs, report.verdicts, report.alarms.size());
-  text += fmt::format("\"largest\": {},\n\"alarms\": ", json::serialize(largest));
+  text += fmt::format("\"largest\": {},\n\"alarms\": ", serialize(largest));
   // the items of a report are an array of their own in its JSON
   return text + to_json(report.alarms) + "}\n";
 }

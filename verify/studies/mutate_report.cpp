@@ -3,15 +3,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <boost/json.hpp>
 #include <set>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "report/report.hpp"
 #include "studies/mutate.hpp"
 
 namespace mlstm::verify {
-namespace json = boost::json;
 namespace {
 
 std::string_view name_of(RuleScope scope) {
@@ -136,33 +135,33 @@ std::string rules_text(const MutationReport& report) {
 
 // ---- JSON
 
-json::array pair_of(const Tally& tally) { return {tally.found, tally.runs}; }
+Json pair_of(const Tally& tally) { return Json::array({tally.found, tally.runs}); }
 
-json::object failure_object(const Item& item) {
+Json failure_object(const Item& item) {
   return {{"variant", to_utf8(item.variant)}, {"case", item.case_name},     {"tensor", item.tensor},
           {"status", to_string(item.status)}, {"note", to_utf8(item.note)}, {"repro", item.repro}};
 }
 
-json::object mutant_object(const MutationReport& report, const MutantResult& result) {
+Json mutant_object(const MutationReport& report, const MutantResult& result) {
   const Mutant& mutant = *result.mutant;
-  json::object object{{"name", mutant.name},
-                      {"family", mutant.family},
-                      {"module", to_string(mutant.kernel->info().module)},
-                      {"description", mutant.description},
-                      {"detected", result.detected()}};
+  Json object{{"name", mutant.name},
+              {"family", mutant.family},
+              {"module", to_string(mutant.kernel->info().module)},
+              {"description", mutant.description},
+              {"detected", result.detected()}};
   if (const Outcome* const evidence = report.evidence(result)) {
     const ProblemSpec& spec = problem_of(report, *evidence);
-    object["by"] = json::object{{"problem", case_name(spec)},
-                                {"check", evidence->check},
-                                {"repro", repro_line(mutant, spec)},
-                                {"finding", to_utf8(evidence->finding)}};
+    object["by"] = Json{{"problem", case_name(spec)},
+                        {"check", evidence->check},
+                        {"repro", repro_line(mutant, spec)},
+                        {"finding", to_utf8(evidence->finding)}};
   } else {
     object["by"] = nullptr;
   }
-  json::object regimes, kills;
+  Json regimes = Json::object(), kills = Json::object();
   for (const auto& [regime, tally] : regimes_of(report, result)) regimes[regime] = pair_of(tally);
   for (const auto& [regime, checks] : result.by_regime) {
-    json::object& mine = kills[regime].emplace_object();
+    Json& mine = kills[regime] = Json::object();
     for (const auto& [check, tally] : checks)
       if (tally.found > 0) mine[check] = pair_of(tally);
   }
@@ -171,8 +170,8 @@ json::object mutant_object(const MutationReport& report, const MutantResult& res
   return object;
 }
 
-json::object rule_object(const RuleResult& rule) {
-  json::object found, rejected;
+Json rule_object(const RuleResult& rule) {
+  Json found, rejected;
   for (const RuleScope scope : kRuleScopes) {
     found[name_of(scope)] = pair_of(rate(rule.mutants, scope));
     rejected[name_of(scope)] = pair_of(rate(rule.specimens, scope));
@@ -184,9 +183,9 @@ json::object rule_object(const RuleResult& rule) {
 }
 
 /// `objects`, one a line.
-std::string lines_of(const std::vector<json::object>& objects) {
+std::string lines_of(const std::vector<Json>& objects) {
   std::string text;
-  for (const json::object& object : objects) text += (text.empty() ? "\n" : ",\n") + json::serialize(object);
+  for (const Json& object : objects) text += (text.empty() ? "\n" : ",\n") + serialize(object);
   return "[" + text + "]";
 }
 
@@ -210,18 +209,18 @@ std::string to_text(const MutationReport& report) {
 
 std::string to_json(const MutationReport& report) {
   const Tally score = report.score();
-  std::vector<json::object> mutants, equivalent, rules, alarms;
+  std::vector<Json> mutants, equivalent, rules, alarms;
   for (const MutantResult& result : report.mutants) mutants.push_back(mutant_object(report, result));
   for (const MutantResult& result : report.equivalent)
-    equivalent.push_back({{"name", result.mutant->name},
-                          {"description", result.mutant->description},
-                          {"proof", result.mutant->equivalent},
-                          {"detected", result.detected()}});
+    equivalent.push_back(Json{{"name", result.mutant->name},
+                              {"description", result.mutant->description},
+                              {"proof", result.mutant->equivalent},
+                              {"detected", result.detected()}});
   for (const RuleResult& rule : report.rules) rules.push_back(rule_object(rule));
   for (const MutantResult& result : report.specimens)
     for (const Item& item : result.failures) alarms.push_back(failure_object(item));
-  json::array minimal;
-  for (const std::size_t problem : minimal_suite(report)) minimal.push_back(to_line(report.problems[problem]).c_str());
+  Json minimal = Json::array();
+  for (const std::size_t problem : minimal_suite(report)) minimal.push_back(to_line(report.problems[problem]));
   std::string text = "{";
   text += fmt::format("\"score\": {},\n", score.runs == 0 ? "null"
                                                           : fmt::format("{:.6f}", static_cast<double>(score.found) /
@@ -232,7 +231,7 @@ std::string to_json(const MutationReport& report) {
           ",\n\"rules\": " + lines_of(rules) + ",\n";
   text += fmt::format("\"false_alarms\": {{\"verdicts\": {}, \"not_passed\": {}, \"items\": {}}},\n",
                       report.verdicts.runs, report.verdicts.found, lines_of(alarms));
-  return text + "\"minimal\": " + json::serialize(minimal) + "}\n";
+  return text + "\"minimal\": " + serialize(minimal) + "}\n";
 }
 
 }  // namespace mlstm::verify

@@ -1,24 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sweep/expect.hpp"
 
-#include <boost/json.hpp>
 #include <set>
 #include <utility>
 
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "report/report.hpp"
 
 namespace mlstm::verify {
-namespace json = boost::json;
 namespace {
-
-/// Boost.JSON keeps the last of two equal keys; an expectation that says two things is a mistake.
-json::value parse_strictly(std::string_view text, const std::string& source) {
-  json::error_code error;
-  json::value value = json::parse(text, error);
-  if (error) throw FileError(source + ": not JSON (" + error.message() + ")");
-  return value;
-}
 
 std::string status_word(const std::map<std::string, Status>& tensors, const std::string& tensor) {
   const auto found = tensors.find(tensor);
@@ -28,18 +19,18 @@ std::string status_word(const std::map<std::string, Status>& tensors, const std:
 }  // namespace
 
 Expectation parse_expectation(std::string_view text, const std::string& source) {
-  const json::value root = parse_strictly(text, source);
+  const Json root = parse_json(text, source);
   if (!root.is_object()) throw FileError(source + ": expected a JSON object case -> tensor -> status");
   Expectation expected;
-  for (const auto& [case_name, tensors] : root.as_object()) {
+  for (const auto& [case_name, tensors] : root.items()) {
     if (!tensors.is_object())
-      throw FileError(source + ": \"" + std::string(case_name) + "\" is no object; expected tensor -> status");
+      throw FileError(source + ": \"" + case_name + "\" is no object; expected tensor -> status");
     auto& statuses = expected[case_name];
-    for (const auto& [tensor, status] : tensors.as_object()) {
-      const std::string where = source + ": \"" + std::string(case_name) + "\": \"" + std::string(tensor) + "\"";
+    for (const auto& [tensor, status] : tensors.items()) {
+      const std::string where = source + ": \"" + case_name + "\": \"" + tensor + "\"";
       if (!status.is_string()) throw FileError(where + " is no string; expected a status");
       try {
-        statuses[tensor] = parse_status(std::string_view(status.as_string()));
+        statuses[tensor] = parse_status(status.get_ref<const std::string&>());
       } catch (const std::exception& error) {
         throw FileError(where + ": " + error.what());
       }
@@ -58,9 +49,9 @@ std::string expectation_of(const std::vector<Item>& items) {
   std::string text = "{";
   const char* separator = "\n";
   for (const auto& [case_name, tensors] : statuses) {
-    json::object object;
+    Json object;
     for (const auto& [tensor, status] : tensors) object[tensor] = to_string(status);
-    text += separator + ("  " + json::serialize(json::string(case_name)) + ": " + json::serialize(object));
+    text += separator + ("  " + serialize(case_name) + ": " + serialize(object));
     separator = ",\n";
   }
   return text + "\n}\n";

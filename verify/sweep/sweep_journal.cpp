@@ -1,31 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <array>
-#include <boost/json.hpp>
 #include <charconv>
 
 #include "base/append_file.hpp"
 #include "base/files.hpp"
+#include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "report/detail_json.hpp"
 #include "report/report.hpp"
 #include "sweep/sweep_journal.hpp"
 
 namespace mlstm::verify {
-namespace json = boost::json;
 namespace {
 
 constexpr const char* kJournalName = "journal.jsonl";
 constexpr std::array kReportNames{"report.json", "details.json", "report.html", "junit.xml", "summary.txt"};
 
 /// Numbers as text: every bit survives, infinities too.
-json::value exact_number(const std::optional<double>& value) {
-  return value ? json::value(fmt::format("{}", *value)) : json::value(nullptr);
+Json exact_number(const std::optional<double>& value) {
+  return value ? Json(fmt::format("{}", *value)) : Json(nullptr);
 }
 
-std::optional<double> exact_number_of(const json::value& value) {
-  if (value.is_null()) return {};
-  const std::string_view text = value.as_string();
+std::optional<double> exact_number_of(const Json& object, const char* key) {
+  if (member_of(object, key).is_null()) return {};
+  const std::string_view text = text_of(object, key);
   double number = 0;
   const auto [end, wrong] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (wrong != std::errc{} || end != text.data() + text.size())
@@ -33,11 +32,7 @@ std::optional<double> exact_number_of(const json::value& value) {
   return number;
 }
 
-std::string string_of(const json::object& object, const char* key) {
-  return std::string(std::string_view(object.at(key).as_string()));
-}
-
-json::object to_object(const Record& record) {
+Json to_object(const Record& record) {
   const Item& item = record.item;
   return {{"variant", to_utf8(item.variant)},
           {"case", to_utf8(item.case_name)},
@@ -47,38 +42,36 @@ json::object to_object(const Record& record) {
           {"error_ratio", exact_number(item.error_ratio)},
           {"max_abs_error", exact_number(item.max_abs_error)},
           {"rel_frobenius", exact_number(item.rel_frobenius)},
-          {"worst_index", json::array(item.worst_index.begin(), item.worst_index.end())},
+          {"worst_index", item.worst_index},
           {"repro", to_utf8(item.repro)},
           {"note", to_utf8(item.note)},
           {"explanation", to_utf8(item.explanation)},
-          {"hides", json::array(item.hides.begin(), item.hides.end())},
+          {"hides", item.hides},
           {"dtype", record.dtype},
           {"regime", record.regime},
-          {"detail", item.detail ? json::value(to_object(*item.detail)) : json::value(nullptr)}};
+          {"detail", item.detail ? Json(to_object(*item.detail)) : Json(nullptr)}};
 }
 
-Record record_of(const json::object& object, std::int64_t unit) {
+Record record_of(const Json& object, std::int64_t unit) {
   Record record;
   Item& item = record.item;
-  item.variant = string_of(object, "variant");
-  item.case_name = string_of(object, "case");
-  item.tensor = string_of(object, "tensor");
-  item.convention = string_of(object, "convention");
-  item.status = parse_status(string_of(object, "status"));
-  item.error_ratio = exact_number_of(object.at("error_ratio"));
-  item.max_abs_error = exact_number_of(object.at("max_abs_error"));
-  item.rel_frobenius = exact_number_of(object.at("rel_frobenius"));
-  for (const json::value& coordinate : object.at("worst_index").as_array())
-    item.worst_index.push_back(coordinate.as_int64());
-  item.repro = string_of(object, "repro");
-  item.note = string_of(object, "note");
-  item.explanation = string_of(object, "explanation");
-  for (const json::value& wrong : object.at("hides").as_array())
-    item.hides.emplace_back(std::string_view(wrong.as_string()));
-  if (const json::value* detail = object.if_contains("detail"); detail != nullptr && !detail->is_null())
-    item.detail = std::make_shared<Detail>(detail_of(detail->as_object()));
-  record.dtype = string_of(object, "dtype");
-  record.regime = string_of(object, "regime");
+  item.variant = text_of(object, "variant");
+  item.case_name = text_of(object, "case");
+  item.tensor = text_of(object, "tensor");
+  item.convention = text_of(object, "convention");
+  item.status = parse_status(text_of(object, "status"));
+  item.error_ratio = exact_number_of(object, "error_ratio");
+  item.max_abs_error = exact_number_of(object, "max_abs_error");
+  item.rel_frobenius = exact_number_of(object, "rel_frobenius");
+  item.worst_index = integers_of(object, "worst_index");
+  item.repro = text_of(object, "repro");
+  item.note = text_of(object, "note");
+  item.explanation = text_of(object, "explanation");
+  item.hides = texts_of(object, "hides");
+  if (const Json* detail = find_member(object, "detail"); detail != nullptr && !detail->is_null())
+    item.detail = std::make_shared<Detail>(detail_of(object_of(object, "detail")));
+  record.dtype = text_of(object, "dtype");
+  record.regime = text_of(object, "regime");
   record.unit = unit;
   return record;
 }
@@ -86,19 +79,19 @@ Record record_of(const json::object& object, std::int64_t unit) {
 }  // namespace
 
 std::string to_line(const JournalHeader& header) {
-  return json::serialize(json::object{{"journal", 1},
-                                      {"source", program_source()},
-                                      {"plan", header.plan},
-                                      {"units", header.units},
-                                      {"shard", header.shard},
-                                      {"shard_units", header.shard_units}}) +
+  return serialize(Json{{"journal", 1},
+                        {"source", program_source()},
+                        {"plan", header.plan},
+                        {"units", header.units},
+                        {"shard", header.shard},
+                        {"shard_units", header.shard_units}}) +
          "\n";
 }
 
 std::string to_line(std::int64_t unit, const std::vector<Record>& records) {
-  json::array array;
-  for (const Record& record : records) array.push_back(to_object(record));
-  return json::serialize(json::object{{"unit", unit}, {"records", std::move(array)}}) + "\n";
+  Json list = Json::array();
+  for (const Record& record : records) list.push_back(to_object(record));
+  return serialize(Json{{"unit", unit}, {"records", std::move(list)}}) + "\n";
 }
 
 JournalContents parse_journal(std::string_view text, const std::string& source) {
@@ -107,21 +100,19 @@ JournalContents parse_journal(std::string_view text, const std::string& source) 
   for (std::size_t begin = 0, end; (end = text.find('\n', begin)) != std::string_view::npos; begin = end + 1) {
     ++number;
     try {
-      const json::value line = json::parse(text.substr(begin, end - begin));
-      const json::object& object = line.as_object();
+      const Json line = parse_json(text.substr(begin, end - begin), "the line");
       if (number == 1) {
-        if (object.at("journal").as_int64() != 1) throw std::runtime_error("expected journal 1");
-        contents.header = {string_of(object, "plan"), string_of(object, "shard"), object.at("units").as_int64(),
-                           object.at("shard_units").as_int64()};
+        if (integer_of(line, "journal") != 1) throw std::runtime_error("expected journal 1");
+        contents.header = {text_of(line, "plan"), text_of(line, "shard"), integer_of(line, "units"),
+                           integer_of(line, "shard_units")};
         const JournalHeader& header = contents.header;
         if (header.shard_units < 0 || header.units < header.shard_units)
           throw std::runtime_error("expected 0 <= shard_units <= units");
       } else {
-        const std::int64_t unit = object.at("unit").as_int64();
+        const std::int64_t unit = integer_of(line, "unit");
         if (unit < 0 || unit >= contents.header.units) throw std::runtime_error("expected a unit of the plan");
         std::vector<Record> records;
-        for (const json::value& record : object.at("records").as_array())
-          records.push_back(record_of(record.as_object(), unit));
+        for (const Json& record : array_of(line, "records")) records.push_back(record_of(record, unit));
         contents.done[unit] = std::move(records);
       }
     } catch (const std::exception& error) {
