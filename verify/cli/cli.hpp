@@ -66,7 +66,7 @@ struct ProblemOptions {
 std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs,
                                           const std::vector<const Kernel*>& plugins = {});
 
-/// The options that say where kernels run, and whose, as they stand on the command line.
+/// The options that name plugins and say in which processes kernels run, as they stand on the command line.
 struct IsolationOptions {
   std::vector<std::string> plugins;
   std::string timeout, memory_limit;
@@ -117,7 +117,7 @@ struct ExplainArguments {
 class Progress {
  public:
   /// `what` is counted, e.g. "problems". Nothing is shown if `total` is small and stderr is no terminal. Without
-  /// `count_failures` only progress is said: failures are what a command looks for.
+  /// `count_failures` only progress is shown, for commands that look for failures.
   Progress(std::string what, std::int64_t total, bool count_failures = true);
   ~Progress();
   Progress(const Progress&) = delete;
