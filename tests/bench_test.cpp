@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: end_to_end
-#include "studies/bench.hpp"
+#include "studies/bench/bench.hpp"
 
 #include <algorithm>
 #include <boost/test/unit_test.hpp>

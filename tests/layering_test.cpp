@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(forbidden_includes_are_found) {
   BOOST_TEST(count("verify/cases/a.cpp", "judge/judge.hpp") == 1u);
   BOOST_TEST(count("verify/judge/hot/a.cpp", "runner/runner.hpp") == 1u);
   BOOST_TEST(count("verify/properties/a.cpp", "report/report.hpp") == 1u);
-  BOOST_TEST(count("verify/sweep/a.cpp", "studies/fixtures.hpp") == 1u);
+  BOOST_TEST(count("verify/sweep/a.cpp", "studies/fixtures/fixtures.hpp") == 1u);
 }
 
 BOOST_AUTO_TEST_CASE(allowed_includes_are_not_found) {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "studies/mutants.hpp"
+#include "studies/mutants/mutants.hpp"
 #include "sweep/sweep.hpp"
 
 using namespace mlstm;

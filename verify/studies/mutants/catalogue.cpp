@@ -5,7 +5,7 @@
 #include <iterator>
 #include <stdexcept>
 
-#include "studies/mutants.hpp"
+#include "studies/mutants/mutants.hpp"
 #include "studies/mutants/specimen.hpp"
 
 namespace mlstm::verify {

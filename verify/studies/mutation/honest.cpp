@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "studies/honest.hpp"
+#include "studies/mutation/honest.hpp"
 
 #include <fmt/format.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "studies/mutate.hpp"
+#include "studies/mutation/mutate.hpp"
 
 #include <fmt/format.h>
 
@@ -14,7 +14,7 @@
 #include "base/text.hpp"
 #include "mlstm/parallel_for.hpp"
 #include "report/report.hpp"
-#include "studies/mutate_rules.hpp"
+#include "studies/mutation/rule_board.hpp"
 
 namespace mlstm::verify {
 namespace {

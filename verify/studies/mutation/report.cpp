@@ -8,7 +8,7 @@
 #include "base/json.hpp"
 #include "base/text.hpp"
 #include "report/report.hpp"
-#include "studies/mutate.hpp"
+#include "studies/mutation/mutate.hpp"
 
 namespace mlstm::verify {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "studies/bench.hpp"
+#include "studies/bench/bench.hpp"
 
 #include <fmt/format.h>
 
@@ -12,7 +12,7 @@
 #include "judge/judge.hpp"
 #include "report/report.hpp"
 #include "runner/runner.hpp"
-#include "studies/bench_clock.hpp"
+#include "studies/bench/clock.hpp"
 #include "sweep/sweep.hpp"
 
 namespace mlstm::verify {

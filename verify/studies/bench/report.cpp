@@ -8,7 +8,7 @@
 #include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "report/report.hpp"
-#include "studies/bench.hpp"
+#include "studies/bench/bench.hpp"
 
 namespace mlstm::verify {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "studies/mutate_rules.hpp"
+#include "studies/mutation/rule_board.hpp"
 
 #include <algorithm>
 #include <cmath>

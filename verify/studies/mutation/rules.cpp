@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "studies/rules.hpp"
+#include "studies/mutation/rules.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "studies/bench_clock.hpp"
+#include "studies/bench/clock.hpp"
 
 #include <unistd.h>
 

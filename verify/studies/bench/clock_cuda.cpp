@@ -11,7 +11,7 @@
 #include <utility>
 #include <variant>
 
-#include "studies/bench_clock.hpp"
+#include "studies/bench/clock.hpp"
 
 namespace mlstm::verify {
 namespace {

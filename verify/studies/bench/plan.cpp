@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "runner/runner.hpp"
-#include "studies/bench.hpp"
+#include "studies/bench/bench.hpp"
 
 namespace mlstm::verify {
 namespace {

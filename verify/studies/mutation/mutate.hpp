@@ -14,7 +14,7 @@
 #include "cases/problems.hpp"
 #include "judge/judge.hpp"
 #include "runner/runner.hpp"
-#include "studies/mutants.hpp"
+#include "studies/mutants/mutants.hpp"
 #include "sweep/sweep.hpp"
 
 namespace mlstm::verify {

@@ -9,8 +9,8 @@
 #include <optional>
 #include <vector>
 
-#include "studies/mutate.hpp"
-#include "studies/rules.hpp"
+#include "studies/mutation/mutate.hpp"
+#include "studies/mutation/rules.hpp"
 
 namespace mlstm::verify {
 

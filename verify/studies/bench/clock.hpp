@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How calls are timed on one device, and what the device can reach. The CPU's clock is in bench_clock.cpp, that of a
-// GPU in bench_clock_cuda.cpp.
+// How calls are timed on one device, and what the device can reach. The CPU's clock is in clock.cpp, that of a
+// GPU in clock_cuda.cpp.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "runner/runner_memory.hpp"
-#include "studies/bench.hpp"
+#include "studies/bench/bench.hpp"
 
 namespace mlstm::verify {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "studies/gradcheck.hpp"
+#include "studies/gradcheck/gradcheck.hpp"
 
 #include <algorithm>
 #include <cmath>
