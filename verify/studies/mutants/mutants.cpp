@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "studies/mutants/catalogue.hpp"
-
 #include <deque>
-#include <iterator>
 #include <stdexcept>
 
 #include "studies/mutants/mutants.hpp"
@@ -11,28 +8,17 @@
 namespace mlstm::verify {
 namespace {
 
-using planted::BugInfo;
-
-const std::vector<BugInfo>& all_bugs() {
-  static const std::vector<BugInfo> all = [] {
-    std::vector<BugInfo> bugs = planted::forward_bugs();
-    for (const auto& more : {planted::backward_bugs(), planted::general_bugs()})
-      bugs.insert(bugs.end(), more.begin(), more.end());
-    return bugs;
-  }();
-  return all;
-}
-
 std::vector<Mutant> plant_all() {
   static std::deque<planted::Specimen> kernels;
   std::vector<Mutant> mutants;
   for (const planted::Kind& kind : planted::kinds())
-    for (const BugInfo& bug : all_bugs()) {
-      if ((bug.specimens & kind.set) == 0) continue;
-      mutants.push_back({std::string(kind.label) + "." + bug_name(bug), std::string(bug.family),
-                         std::string(bug.description), &kernels.emplace_back(kind, &bug), bug.repeats,
-                         std::string(bug.equivalent)});
-    }
+    for (const planted::BugInfo& bug : planted::kBugs)
+      for (const planted::Place& place : bug.places())
+        if ((place.specimens & kind.set) != 0)
+          mutants.push_back({std::string(kind.label) + "." + bug_name(bug, place),
+                             std::string(place.family.empty() ? bug.family : place.family),
+                             std::string(place.description), &kernels.emplace_back(kind, bug, place), bug.repeats,
+                             std::string(bug.equivalent)});
   return mutants;
 }
 
