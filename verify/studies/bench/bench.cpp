@@ -121,7 +121,7 @@ class Workload {
 
   void* add(std::size_t bytes) {
     if (bytes == 0) return nullptr;
-    buffers_.push_back(std::make_unique<BenchBuffer>(memory_, bytes));
+    buffers_.push_back(std::make_unique<GuardedBuffer>(memory_, "bench", bytes, std::nullopt));
     return buffers_.back()->data();
   }
 
@@ -186,7 +186,7 @@ class Workload {
 
   const BenchTask& task_;
   DeviceMemory& memory_;
-  std::vector<std::unique_ptr<BenchBuffer>> buffers_;
+  std::vector<std::unique_ptr<GuardedBuffer>> buffers_;  // without zones, undefined contents
   std::vector<Set> sets_;
   std::size_t forward_memory_ = 0, saved_bytes_ = 0, workspace_bytes_ = 0;
   void* workspace_ = nullptr;

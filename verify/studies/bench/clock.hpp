@@ -42,20 +42,6 @@ std::int64_t samples_for(const BenchBudget& budget, double estimate);
 /// Of at least one sample.
 Timing summarize(std::vector<double> seconds, std::string method);
 
-/// A device buffer of undefined contents.
-class BenchBuffer {
- public:
-  BenchBuffer(DeviceMemory& memory, std::size_t bytes) : memory_(memory), data_(memory.allocate(bytes)) {}
-  ~BenchBuffer() { memory_.release(data_); }
-  BenchBuffer(const BenchBuffer&) = delete;
-  BenchBuffer& operator=(const BenchBuffer&) = delete;
-  void* data() const { return data_; }
-
- private:
-  DeviceMemory& memory_;
-  void* data_;
-};
-
 /// Fills with n independent normal numbers, which repeat after some million: fast, and as costly to multiply as any.
 /// Numbers of zero, or few of them, would be cheaper: they save power, and with it time.
 void fill_normal(DeviceMemory& memory, void* data, std::int64_t n, DType dtype, double mean, double deviation,

@@ -166,7 +166,7 @@ class CudaClock final : public BenchClock {
     const BenchBudget budget{.seconds = 0.3};
     {
       constexpr std::size_t bytes = std::size_t{1} << 30;
-      const BenchBuffer from(memory, bytes), to(memory, bytes);
+      const GuardedBuffer from(memory, "from", bytes, {}), to(memory, "to", bytes, {});
       fill_normal(memory, from.data(), bytes / 2, DType::bfloat16, 0, 1, "copy");
       // the better of the copies of the runtime and of cuBLAS: neither is always the faster one
       const Blas blas(stream());
@@ -186,7 +186,8 @@ class CudaClock final : public BenchClock {
     {
       constexpr int n = 8192;
       constexpr std::size_t elements = std::size_t{n} * n;
-      const BenchBuffer a(memory, 2 * elements), b(memory, 2 * elements), c(memory, 2 * elements);
+      const GuardedBuffer a(memory, "a", 2 * elements, {}), b(memory, "b", 2 * elements, {}),
+          c(memory, "c", 2 * elements, {});
       fill_normal(memory, a.data(), elements, DType::bfloat16, 0, 1, "a");
       fill_normal(memory, b.data(), elements, DType::bfloat16, 0, 1, "b");
       const Blas blas(stream());

@@ -12,6 +12,7 @@
 #include "base/random.hpp"
 #include "judge/bound_constants.hpp"
 #include "report/report.hpp"
+#include "studies/mutation/solved_unit.hpp"
 
 namespace mlstm::verify {
 namespace {
@@ -93,19 +94,9 @@ class Honest {
       report_.unrun.push_back(unit.runs.front().kernel->info().key() + ": " + unit.unavailable);
       return;
     }
-    Case c = make_case(unit.spec);
-    c.name = case_name(unit.spec);
-    reference::Options how;
-    how.threads = threads;
-    const ReferenceData reference = evaluate_reference(c, how);
-    Yardsticks known;
-    JudgeOptions judging;
-    judging.threads = threads;
-    judging.known = &known;
-    judging.explain = false;
+    SolvedUnit solved(unit, threads);
     std::vector<std::pair<const Kernel*, std::vector<Item>>> judged;
-    for (const Run& run : unit.runs)
-      judged.emplace_back(run.kernel, judge_run(unit, run, c, reference, judging, sweep));
+    for (const Run& run : unit.runs) judged.emplace_back(run.kernel, solved.judge(run, sweep));
     const std::lock_guard lock(mutex_);
     ++report_.problems;
     for (auto& [kernel, items] : judged) {

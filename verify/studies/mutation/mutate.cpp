@@ -15,6 +15,7 @@
 #include "mlstm/parallel_for.hpp"
 #include "report/report.hpp"
 #include "studies/mutation/rule_board.hpp"
+#include "studies/mutation/solved_unit.hpp"
 
 namespace mlstm::verify {
 namespace {
@@ -129,18 +130,9 @@ class Mutation {
     if (std::all_of(unit.runs.begin(), unit.runs.end(),
                     [&](const Run& run) { return idle(subjects_.index.at(run.kernel)); }))
       return;
-    Case c = make_case(unit.spec);
-    c.name = case_name(unit.spec);
-    reference::Options how;
-    how.threads = threads;
-    const ReferenceData reference = evaluate_reference(c, how);
-    Yardsticks known;
-    JudgeOptions judging;
-    judging.threads = threads;
-    judging.known = &known;
-    judging.explain = false;
-    const Case untouched = c;
-    RuleProblem rules(untouched, reference, options_.plain, threads);
+    SolvedUnit solved(unit, threads);
+    const Case untouched = solved.problem;
+    RuleProblem rules(untouched, solved.reference, options_.plain, threads);
     HonestRejections honest;
     for (std::size_t n = 0; n < unit.runs.size();) {
       std::size_t end = n;  // of the runs of one kernel, which follow each other
@@ -150,13 +142,14 @@ class Mutation {
       std::optional<Array> h;
       for (; n < end; ++n) {
         const Run& run = unit.runs[n];
-        c.kernel.reset();
+        solved.problem.kernel.reset();
         if (!dead[subject]) {
-          std::vector<Item> more = judge_run(unit, run, c, reference, judging, sweep_of(unit, subject));
+          std::vector<Item> more = solved.judge(run, sweep_of(unit, subject));
           if (board_) board_->add_verdict(subject, scope, std::any_of(more.begin(), more.end(), kills));
           std::move(more.begin(), more.end(), std::back_inserter(items));
         }
-        if (board_ && board_->open(subject, scope, dtype)) try_rules(run, scope, subject, c, h, rules, honest);
+        if (board_ && board_->open(subject, scope, dtype))
+          try_rules(run, scope, subject, solved.problem, h, rules, honest);
       }
       if (items.empty()) continue;
       // Honest kernels run everywhere.
