@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Variants that are wrong in a known place: a right one of the registry whose results are damaged, or a recurrence that
-// is written out and can be bent at every stage.
+// The kernels that tests make up, in their own process: one that is made of functions, a right one that is damaged, and
+// a recurrence that is written out and can be bent at every stage.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -53,23 +54,117 @@ class Stored {
   bool wide_;
 };
 
-/// Called when the right variant is done.
-struct Damage {
-  std::function<void(const Problem&, const ForwardArgs&)> forward;
-  std::function<void(const Problem&, const BackwardArgs&)> backward;
-};
-
 inline Stored writable(const void* data, const std::string& tensor, const Problem& problem) {
   return {const_cast<void*>(data), tensor, problem};
 }
 
-/// The registered variant `key`, damaged.
+/// What a variant has to declare: exp gate, m_0 = 0, no states, forward only.
+inline VariantInfo fake_info(Module module, std::string name, std::vector<DType> dtypes) {
+  VariantInfo info;
+  info.module = module;
+  info.name = std::move(name);
+  info.description = "a fake";
+  info.dtypes = std::move(dtypes);
+  info.gates = {Gate::exp};
+  info.stabilizer_init = {StabilizerInit::zero};
+  return info;
+}
+
+/// Bytes that a fake asks for.
+struct FakeSizes {
+  std::size_t saved = 0, workspace = 0, backward_workspace = 0;
+};
+
+/// A variant made of functions; forward only without `backward`.
+class FakeKernel : public Kernel {
+ public:
+  using Forward = std::function<void(const Problem&, const ForwardArgs&)>;
+  using Backward = std::function<void(const Problem&, const BackwardArgs&)>;
+  FakeKernel(VariantInfo info, Forward forward, Backward backward = {}, FakeSizes sizes = {})
+      : info_(std::move(info)), forward_(std::move(forward)), backward_(std::move(backward)), sizes_(sizes) {}
+
+  const VariantInfo& info() const override { return info_; }
+  std::size_t saved_size(const Problem&) const override { return sizes_.saved; }
+  std::size_t workspace_size(const Problem&, bool backward) const override {
+    return backward ? sizes_.backward_workspace : sizes_.workspace;
+  }
+  void forward(const Problem& problem, const ForwardArgs& args) const override { forward_(problem, args); }
+  void backward(const Problem& problem, const BackwardArgs& args) const override {
+    backward_ ? backward_(problem, args) : Kernel::backward(problem, args);
+  }
+
+ private:
+  VariantInfo info_;
+  Forward forward_;
+  Backward backward_;
+  FakeSizes sizes_;
+};
+
+/// Bytes of a tensor as the problem stores it.
+inline std::size_t bytes_of(std::string_view tensor, const Problem& problem) {
+  return static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem));
+}
+
+/// Not an mLSTM, on the CPU: h = v, last states = initial states or 0, dv = dh, all other gradients 0. Saves one byte,
+/// and writes all of its workspaces of 8 and 24 bytes.
+inline const Kernel& copying_kernel() {
+  static const FakeKernel kernel = [] {
+    VariantInfo info = fake_info(Module::chunkwise, "native_eigen_ownbw",
+                                 {DType::float64, DType::float32, DType::float16, DType::bfloat16});
+    info.gradient_conventions = {Convention::detached};
+    info.stabilizer_init = {StabilizerInit::neg_inf};
+    info.operand_dtype = DType::tfloat32;
+    info.initial_states = info.last_states = true;
+    constexpr FakeSizes sizes{.saved = 1, .workspace = 8, .backward_workspace = 24};
+    const auto copy_or_clear = [](void* to, const void* from, std::string_view tensor, const Problem& problem) {
+      if (to == nullptr) return;
+      from != nullptr ? std::memcpy(to, from, bytes_of(tensor, problem))
+                      : std::memset(to, 0, bytes_of(tensor, problem));
+    };
+    const auto forward = [=](const Problem& problem, const ForwardArgs& args) {
+      copy_or_clear(args.h, args.v, "h", problem);
+      copy_or_clear(args.c_last, args.c_initial, "c_last", problem);
+      copy_or_clear(args.n_last, args.n_initial, "n_last", problem);
+      copy_or_clear(args.m_last, args.m_initial, "m_last", problem);
+      if (args.saved != nullptr) std::memset(args.saved, 7, sizes.saved);
+      std::memset(args.workspace, 9, sizes.workspace);
+    };
+    const auto backward = [=](const Problem& problem, const BackwardArgs& args) {
+      const std::pair<void*, const char*> zeros[] = {{args.dq, "q"},
+                                                     {args.dk, "k"},
+                                                     {args.di, "i"},
+                                                     {args.df, "f"},
+                                                     {args.dc_initial, "c_initial"},
+                                                     {args.dn_initial, "n_initial"},
+                                                     {args.dm_initial, "m_initial"}};
+      for (const auto& [gradient, tensor] : zeros) copy_or_clear(gradient, nullptr, tensor, problem);
+      copy_or_clear(args.dv, args.dh, "v", problem);
+      std::memset(args.workspace, 9, sizes.backward_workspace);
+    };
+    return FakeKernel(std::move(info), forward, backward, sizes);
+  }();
+  return kernel;
+}
+
+/// What is done to a right variant: to its results when it is done, or to what it is given.
+struct Damage {
+  std::function<void(const Problem&, const ForwardArgs&)> forward = {};
+  std::function<void(const Problem&, const BackwardArgs&)> backward = {};
+  std::function<void(Problem&, ForwardArgs&)> before_forward = {};
+  std::function<void(Problem&, BackwardArgs&)> before_backward = {};
+};
+
+/// A right variant, damaged.
 class DamagedKernel : public Kernel {
  public:
+  /// The registered variant `key` in float64 and float32, in which `Stored` can write.
   explicit DamagedKernel(Damage damage, const std::string& key = "chunkwise--native_eigen_ownbw")
-      : right_(*find_kernel(key)), damage_(std::move(damage)), info_(right_.info()) {
+      : DamagedKernel(std::move(damage), *find_kernel(key)) {
     info_.dtypes = {DType::float64, DType::float32};
   }
+  /// `right` has to outlive this.
+  DamagedKernel(Damage damage, const Kernel& right) : right_(right), damage_(std::move(damage)), info_(right.info()) {}
+
   VariantInfo& change() { return info_; }
   const VariantInfo& info() const override { return info_; }
   std::size_t saved_size(const Problem& problem) const override { return right_.saved_size(problem); }
@@ -77,11 +172,17 @@ class DamagedKernel : public Kernel {
     return right_.workspace_size(problem, backward);
   }
   void forward(const Problem& problem, const ForwardArgs& args) const override {
-    right_.forward(problem, args);
+    Problem taken = problem;
+    ForwardArgs taken_args = args;
+    if (damage_.before_forward) damage_.before_forward(taken, taken_args);
+    right_.forward(taken, taken_args);
     if (damage_.forward) damage_.forward(problem, args);
   }
   void backward(const Problem& problem, const BackwardArgs& args) const override {
-    right_.backward(problem, args);
+    Problem taken = problem;
+    BackwardArgs taken_args = args;
+    if (damage_.before_backward) damage_.before_backward(taken, taken_args);
+    right_.backward(taken, taken_args);
     if (damage_.backward) damage_.backward(problem, args);
   }
 
@@ -104,12 +205,8 @@ struct Step {
 class BentRecurrence : public Kernel {
  public:
   explicit BentRecurrence(Module module = Module::recurrent) {
-    info_.module = module;
-    info_.name = "native_eigen";
-    info_.description = "recurrence that can be bent";
-    info_.dtypes = {DType::float64, DType::float32};
+    info_ = fake_info(module, "native_eigen", {DType::float64, DType::float32});
     info_.gates = {Gate::exp, Gate::sigmoid};
-    info_.stabilizer_init = {StabilizerInit::zero};
     info_.initial_states = info_.last_states = true;
   }
   std::function<void(Step&)> bend_gates;              ///< before the step: m, log_forget and input of the step

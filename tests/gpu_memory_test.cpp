@@ -11,13 +11,14 @@
 #include <vector>
 
 #include "cases/problems.hpp"
+#include "fake_kernels.hpp"
 #include "runner/runner.hpp"
 
 namespace {
 
 using namespace mlstm;
 using namespace mlstm::verify;
-using test::gpu, test::require;
+using test::bytes_of, test::FakeKernel, test::gpu, test::require;
 
 using Bytes = std::vector<std::byte>;
 constexpr std::byte kFill{0x5a};
@@ -33,34 +34,19 @@ std::string complaint(const std::function<void()>& call) {
   return "none";
 }
 
-std::size_t bytes_of(const char* tensor, const Problem& problem) {
-  return static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem));
-}
-
 using Misdeed = std::function<void(const Problem&, const ForwardArgs&, cudaStream_t)>;
 
 /// Not an mLSTM: h = v, by a copy in the stream that it is given.
-class FakeKernel : public Kernel {
- public:
-  explicit FakeKernel(Misdeed misdeed = {}) : misdeed_(std::move(misdeed)) {
-    info_.name = "native_cuda";
-    info_.dtypes = {DType::float32};
-    info_.gates = {Gate::exp};
-    info_.stabilizer_init = {StabilizerInit::zero};
-    info_.device = Device::cuda;
-  }
-  const VariantInfo& info() const override { return info_; }
-  std::size_t workspace_size(const Problem&, bool) const override { return 100; }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
+FakeKernel copies(const Misdeed& misdeed = {}) {
+  VariantInfo info = test::fake_info(Module::recurrent, "native_cuda", {DType::float32});
+  info.device = Device::cuda;
+  const auto forward = [misdeed](const Problem& problem, const ForwardArgs& args) {
     const auto stream = static_cast<cudaStream_t>(args.stream);
     require(cudaMemcpyAsync(args.h, args.v, bytes_of("v", problem), cudaMemcpyDeviceToDevice, stream));
-    if (misdeed_) misdeed_(problem, args, stream);
-  }
-
- private:
-  VariantInfo info_;
-  Misdeed misdeed_;
-};
+    if (misdeed) misdeed(problem, args, stream);
+  };
+  return FakeKernel(std::move(info), forward, {}, {.workspace = 100});
+}
 
 const ProblemSpec& spec() {
   static const ProblemSpec small = parse_spec("regime=standard,dtype=float32,NH=2,S=5,DHQK=8,DHV=8,L=2");
@@ -68,7 +54,7 @@ const ProblemSpec& spec() {
 }
 
 std::string complaint_about(const Misdeed& misdeed, int repeats = 0) {
-  return complaint([&] { run_kernel(FakeKernel(misdeed), make_case(spec()), std::nullopt, {.repeats = repeats}); });
+  return complaint([&] { run_kernel(copies(misdeed), make_case(spec()), std::nullopt, {.repeats = repeats}); });
 }
 
 char* at(const void* address, std::size_t offset) {
@@ -123,7 +109,7 @@ BOOST_AUTO_TEST_CASE(the_device_is_described) {
 
 BOOST_AUTO_TEST_CASE(an_honest_kernel_gives_its_results_and_a_capture_says_where) {
   const Case c = make_case(spec());
-  const KernelData data = run_kernel(FakeKernel(), c, std::nullopt, {.repeats = 2});
+  const KernelData data = run_kernel(copies(), c, std::nullopt, {.repeats = 2});
   BOOST_TEST((data.outputs.at("h") == c.inputs.at("v")));
   BOOST_TEST(data.attributes.contains("device_name"));
 }

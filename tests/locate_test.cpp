@@ -2,9 +2,11 @@
 // ctest-labels: unit
 #include <boost/test/unit_test.hpp>
 
-#include "broken_kernel.hpp"
 #include "cases/problems.hpp"
+#include "fake_kernels.hpp"
 #include "judge/locate.hpp"
+#include "sweep/mistakes.hpp"
+#include "sweep/stages.hpp"
 #include "sweep/sweep.hpp"
 
 using namespace mlstm;
