@@ -17,22 +17,14 @@
 
 #include "mlstm/parallel_for.hpp"
 #include "small_case.hpp"
+#include "text.hpp"
 
 namespace fs = std::filesystem;
 using namespace mlstm;
 using namespace mlstm::verify;
-using test::small_case;
+using test::message_of, test::small_case;
 
 namespace {
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const FileError& error) {
-    return error.what();
-  }
-  return "no FileError";
-}
 
 std::string read_text(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -150,7 +142,7 @@ BOOST_AUTO_TEST_CASE(every_bad_file_gives_one_line_that_names_file_object_value_
   const std::vector<fs::path> files = find_case_files({spoiled});
   BOOST_TEST(files.size() > 50u);
   for (const fs::path& file : files) {
-    const std::string message = message_of([&] { read_case(file); });
+    const std::string message = message_of<FileError>([&] { read_case(file); });
     const std::string expected = read_text(fs::path(file).replace_extension(".txt"));
     BOOST_TEST(message.starts_with(file.string() + ": "), message);
     BOOST_TEST(message.find(expected) != std::string::npos, "\"" << message << "\" lacks \"" << expected << "\"");
@@ -159,15 +151,15 @@ BOOST_AUTO_TEST_CASE(every_bad_file_gives_one_line_that_names_file_object_value_
 }
 
 BOOST_AUTO_TEST_CASE(a_path_that_is_no_file_is_an_error_that_names_it) {
-  BOOST_TEST(message_of([] { read_case("/nonexistent/x.h5"); }) ==
+  BOOST_TEST(message_of<FileError>([] { read_case("/nonexistent/x.h5"); }) ==
              "/nonexistent/x.h5: cannot open: No such file or directory");
-  BOOST_TEST(message_of([] { read_case("/"); }) == "/: is not a regular file; expected one");
-  BOOST_TEST(message_of([] { find_case_files({"/nonexistent"}); }) ==
+  BOOST_TEST(message_of<FileError>([] { read_case("/"); }) == "/: is not a regular file; expected one");
+  BOOST_TEST(message_of<FileError>([] { find_case_files({"/nonexistent"}); }) ==
              "/nonexistent: does not exist; expected a file or directory");
-  BOOST_TEST(message_of([] { replace_file("/nonexistent/x", "text"); }) ==
+  BOOST_TEST(message_of<FileError>([] { replace_file("/nonexistent/x", "text"); }) ==
              "/nonexistent/x: cannot create: No such file or directory");
   const std::string message =
-      message_of([] { write_case(small_case(DType::float32, Gate::exp, false), "/nonexistent/x.h5"); });
+      message_of<FileError>([] { write_case(small_case(DType::float32, Gate::exp, false), "/nonexistent/x.h5"); });
   BOOST_TEST(message.starts_with("/nonexistent/x.h5: cannot create: "), message);
 }
 
@@ -214,13 +206,14 @@ BOOST_AUTO_TEST_CASE(a_file_that_a_manifest_lists_has_to_match_it) {
   Case other = c;
   other.name = "other";
   write_case(other, below / "listed.h5");
-  const std::string message = message_of([&] { read_case(below / "listed.h5"); });
+  const std::string message = message_of<FileError>([&] { read_case(below / "listed.h5"); });
   BOOST_TEST(message.find("SHA-256 is " + sha256_of_file(below / "listed.h5")) != std::string::npos, message);
   BOOST_CHECK_THROW(check_manifest(below / "listed.h5"), FileError);
 
   replace_file(directory.path() / "MANIFEST.sha256", "0123  below/listed.h5\n");
-  BOOST_TEST(message_of([&] { read_case(below / "listed.h5"); }).find("MANIFEST.sha256: line 1 is malformed") !=
-             std::string::npos);
+  BOOST_TEST(message_of<FileError>([&] {
+               read_case(below / "listed.h5");
+             }).find("MANIFEST.sha256: line 1 is malformed") != std::string::npos);
 }
 
 namespace {

@@ -13,26 +13,16 @@
 #include "cases/problems.hpp"
 #include "fake_kernels.hpp"
 #include "runner/runner.hpp"
+#include "text.hpp"
 
 namespace {
 
 using namespace mlstm;
 using namespace mlstm::verify;
-using test::bytes_of, test::FakeKernel, test::gpu, test::require;
+using test::bytes_of, test::contains, test::FakeKernel, test::gpu, test::message_of, test::require;
 
 using Bytes = std::vector<std::byte>;
 constexpr std::byte kFill{0x5a};
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-std::string complaint(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-  return "none";
-}
 
 using Misdeed = std::function<void(const Problem&, const ForwardArgs&, cudaStream_t)>;
 
@@ -54,7 +44,8 @@ const ProblemSpec& spec() {
 }
 
 std::string complaint_about(const Misdeed& misdeed, int repeats = 0) {
-  return complaint([&] { run_kernel(copies(misdeed), make_case(spec()), std::nullopt, {.repeats = repeats}); });
+  return message_of<std::runtime_error>(
+      [&] { run_kernel(copies(misdeed), make_case(spec()), std::nullopt, {.repeats = repeats}); });
 }
 
 char* at(const void* address, std::size_t offset) {
@@ -85,13 +76,14 @@ BOOST_AUTO_TEST_CASE(a_damaged_red_zone_is_found) {
     GuardedBuffer buffer(gpu(), "tensor", 10, kFill);
     gpu().fill(at(buffer.data(), 10 + offset), std::byte{0}, 1);
     gpu().synchronize();
-    BOOST_TEST(complaint([&] { buffer.check_zones(); }) ==
+    BOOST_TEST(message_of<std::runtime_error>([&] { buffer.check_zones(); }) ==
                "tensor was written past its end: byte " + std::to_string(10 + offset) + " of 10");
   }
   GuardedBuffer buffer(gpu(), "tensor", 10, kFill);
   gpu().fill(at(buffer.data(), 0) - 2, std::byte{0}, 1);
   gpu().synchronize();
-  BOOST_TEST(complaint([&] { buffer.check_zones(); }) == "tensor was written before its start: byte -2 of 10");
+  BOOST_TEST(message_of<std::runtime_error>([&] { buffer.check_zones(); }) ==
+             "tensor was written before its start: byte -2 of 10");
 }
 
 BOOST_AUTO_TEST_CASE(too_little_memory_is_the_devices_fault_and_leaves_no_error_behind) {

@@ -12,10 +12,11 @@
 #include "cases/problems.hpp"
 #include "fake_kernels.hpp"
 #include "runner/runner.hpp"
+#include "text.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;
-using mlstm::test::Damage, mlstm::test::DamagedKernel;
+using mlstm::test::contains, mlstm::test::Damage, mlstm::test::DamagedKernel, mlstm::test::message_of;
 
 namespace {
 
@@ -29,24 +30,14 @@ Case small_case(const std::string& more = "") {
 
 /// What run_kernel says about a kernel that misbehaves on float32.
 std::string complaint(const Damage& misdeeds) {
-  try {
-    run_kernel(copies(misdeeds), small_case(",dtype=float32"), Convention::detached);
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-  return "none";
+  return message_of<std::runtime_error>(
+      [&] { run_kernel(copies(misdeeds), small_case(",dtype=float32"), Convention::detached); });
 }
 
-std::string refusal(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "none";
+template <class Call>
+std::string refusal(const Call& call) {
+  return message_of<std::invalid_argument>(call);
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 float* floats(void* address) { return static_cast<float*>(address); }
 
