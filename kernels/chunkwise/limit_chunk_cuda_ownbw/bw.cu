@@ -3,7 +3,7 @@
 // pairs that straddle each gate; then dv, dq and dk in stretches of 128 columns (64 for float32). Rounded to the dtype:
 // P, dS, results; g, C and dC are stored so. All else float32.
 #include "chunkwise/limit_chunk_cuda_ownbw/chunk.cuh"
-#include "common/cuda/straddle.cuh"
+#include "common/cuda/chunks/straddle.cuh"
 
 namespace mlstm::kernels::chunkwise_limit_chunk_cuda {
 namespace {
@@ -11,8 +11,8 @@ namespace {
 template <class T>
 struct Arguments {
   ChunkSizes sizes;
-  TileInputs<T> in;
-  TileDots dots;
+  GradientInputs<T> in;
+  RowDots dots;
   float* diagonal;
   T *dq, *dk, *dv;
 };
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradie
   float* const partial = sums + kTile;  // 2 x 64
 
   const ChunkSizes& sizes = args.sizes;
-  const TileInputs<T>& in = args.in;
+  const GradientInputs<T>& in = args.in;
   const int thread = static_cast<int>(threadIdx.x);
   const ChunkPlace at = ChunkPlace::of_block(sizes);
   const bool nothing_before = sizes.starts_empty && at.chunk == 0;
@@ -176,19 +176,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 1) chunk_gradie
 
 }  // namespace
 
-template <class T>
-void chunk_gradients(const ChunkSizes& sizes, const TileInputs<T>& in, const TileDots& dots, float* diagonal, T* dq,
-                     T* dk, T* dv, cudaStream_t stream) {
-  const Arguments<T> args{sizes, in, dots, diagonal, dq, dk, dv};
-  launch("chunk_gradients_kernel", chunk_gradients_kernel<T>, grid_of(sizes.heads * sizes.chunks), kThreads,
-         ChunkKernel<T>::bytes(2), stream, args);
+void backward(const Problem& problem, const BackwardArgs& args) {
+  dispatch<float, bfloat16, float16>(problem.dtype, [&]<class T>(T) {
+    const BackwardPass<T> pass = begin_backward<T>(problem, problem.chunk_size, args);
+    const Arguments<T> arguments{pass.sizes, pass.in, pass.dots, pass.diagonal, pass.dq, pass.dk, pass.dv};
+    launch("chunk_gradients_kernel", chunk_gradients_kernel<T>, grid_of(pass.sizes.heads * pass.sizes.chunks), kThreads,
+           ChunkKernel<T>::bytes(2), pass.stream, arguments);
+    finish_backward(problem, args, pass);
+  });
 }
-
-template void chunk_gradients(const ChunkSizes&, const TileInputs<float>&, const TileDots&, float*, float*, float*,
-                              float*, cudaStream_t);
-template void chunk_gradients(const ChunkSizes&, const TileInputs<bfloat16>&, const TileDots&, float*, bfloat16*,
-                              bfloat16*, bfloat16*, cudaStream_t);
-template void chunk_gradients(const ChunkSizes&, const TileInputs<float16>&, const TileDots&, float*, float16*,
-                              float16*, float16*, cudaStream_t);
 
 }  // namespace mlstm::kernels::chunkwise_limit_chunk_cuda

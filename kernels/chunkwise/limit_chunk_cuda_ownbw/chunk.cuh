@@ -3,7 +3,10 @@
 #pragma once
 
 #include "chunkwise/limit_chunk_cuda_ownbw/variant.hpp"
-#include "common/cuda/chunk_tiles.cuh"
+#include "common/cuda/chunks/pass.hpp"
+#include "common/cuda/chunks/state_slab.cuh"
+#include "common/cuda/launch.hpp"
+#include "common/cuda/tile.cuh"
 
 namespace mlstm::kernels::chunkwise_limit_chunk_cuda {
 

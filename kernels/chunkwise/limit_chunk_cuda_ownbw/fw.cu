@@ -101,19 +101,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) chunk_h_kern
 
 }  // namespace
 
-template <class T>
-void chunk_h(const Problem& problem, const ChunkSizes& sizes, const T* q, const T* k, const T* v, const Gates& gates,
-             const ChunkStates<T>& states, T* h, float* l, cudaStream_t stream) {
-  const Arguments<T> args{sizes, q, k, v, gates, states, DenominatorRule::of(problem), h, l};
-  launch("chunk_h_kernel", chunk_h_kernel<T>, grid_of(sizes.heads * sizes.chunks), kThreads, ChunkKernel<T>::bytes(1),
-         stream, args);
+void forward(const Problem& problem, const ForwardArgs& args) {
+  dispatch<float, bfloat16, float16>(problem.dtype, [&]<class T>(T) {
+    const ForwardPass<T> pass = begin_forward<T>(problem, problem.chunk_size, args);
+    const Arguments<T> arguments{pass.sizes, pass.q, pass.k, pass.v, pass.gates, pass.states,
+                                 DenominatorRule::of(problem), pass.h, pass.l};
+    launch("chunk_h_kernel", chunk_h_kernel<T>, grid_of(pass.sizes.heads * pass.sizes.chunks), kThreads,
+           ChunkKernel<T>::bytes(1), pass.stream, arguments);
+  });
 }
-
-template void chunk_h(const Problem&, const ChunkSizes&, const float*, const float*, const float*, const Gates&,
-                      const ChunkStates<float>&, float*, float*, cudaStream_t);
-template void chunk_h(const Problem&, const ChunkSizes&, const bfloat16*, const bfloat16*, const bfloat16*,
-                      const Gates&, const ChunkStates<bfloat16>&, bfloat16*, float*, cudaStream_t);
-template void chunk_h(const Problem&, const ChunkSizes&, const float16*, const float16*, const float16*, const Gates&,
-                      const ChunkStates<float16>&, float16*, float*, cudaStream_t);
 
 }  // namespace mlstm::kernels::chunkwise_limit_chunk_cuda

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward pass of a chain of chunks with cuBLAS (common/cuda/blas_chunks.hpp):
+// Forward pass of a chain of chunks with cuBLAS (formulas and roundings: variant.hpp):
 //
 //   added_c = (D_last∘k)ᵀ v          GEMM        C_{c+1} = past_last C_c + added_c    scan over chunks, n likewise
 //   scores  = q kᵀ                   GEMM        P = s scores∘D,  l = Σ_j P_j + s past∘(q n)
@@ -9,9 +9,9 @@
 #include <limits>
 #include <string>
 
-#include "common/cuda/blas_chunks.cuh"
+#include "chunkwise/native_cublas_ownbw/chunks.cuh"
 
-namespace mlstm::kernels::cuda::blas_chunks {
+namespace mlstm::kernels::chunkwise_native_cublas {
 namespace {
 
 /// P, rounded and 0 above the diagonal and in padding rows and columns (products read these too, if only for results
@@ -200,9 +200,8 @@ std::size_t forward_workspace(const Problem& problem, std::int64_t L) {
 }
 
 void forward(const Problem& problem, std::int64_t L, const ForwardArgs& args) {
-  require_inputs(problem, args);
-  require(args.h, "h");
-  require(args.workspace, "workspace");
+  require_pointer("h", args.h);
+  require_pointer("workspace", args.workspace);
   const Chunks shape = Chunks::of(problem, L);
   const auto stream = static_cast<cudaStream_t>(args.stream);
   dispatch<double, float, bfloat16, float16>(problem.dtype, [&]<class T>(T) {
@@ -217,4 +216,4 @@ void forward(const Problem& problem, std::int64_t L, const ForwardArgs& args) {
   });
 }
 
-}  // namespace mlstm::kernels::cuda::blas_chunks
+}  // namespace mlstm::kernels::chunkwise_native_cublas

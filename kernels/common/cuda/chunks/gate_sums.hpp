@@ -8,26 +8,25 @@
 // number, but cancels). For r in tile I of a chunk they are
 //
 //   t in I, j in I                 summed here from G of the tile on the diagonal
-//   t in I, j before I             Σ_{t>=r} of q_t.dq_t without the diagonal tile    (TileDots::q_before)
-//   t after I, j in I              Σ_{j<r} of k_j.dk_j without the diagonal tile     (TileDots::k_beyond)
+//   t in I, j before I             Σ_{t>=r} of q_t.dq_t without the diagonal tile    (RowDots::q_before)
+//   t after I, j in I              Σ_{j<r} of k_j.dk_j without the diagonal tile     (RowDots::k_beyond)
 //   t after I, j before I          one number a tile:
 //     t after the chunk too, j before the chunk     <dC', C> + <dn', n>              (StateBackward::crossing)
-//     t after the chunk too, j in an earlier tile   Σ_j k_j.dk_j from after the chunk  (TileDots::k_state)
-//     t in a later tile, j before I                 Σ over later tiles               (TileDots::q_over)
+//     t after the chunk too, j in an earlier tile   Σ_j k_j.dk_j from after the chunk  (RowDots::k_state)
+//     t in a later tile, j before I                 Σ over later tiles               (RowDots::q_over)
 #pragma once
 
-#include "common/cuda/chunk_sizes.hpp"
-#include "common/cuda/chunk_tiles.hpp"
+#include "common/cuda/chunks/sizes.hpp"
 
 namespace mlstm::kernels::cuda {
 
 /// diagonal (heads,S): Σ G_tj over pairs j < r <= t of the tile of r. All chunks, their 64-step tiles.
 template <class T>
-void diagonal_gate_sums(const ChunkSizes& sizes, const TileInputs<T>& in, float* diagonal, cudaStream_t stream);
+void diagonal_gate_sums(const ChunkSizes& sizes, const GradientInputs<T>& in, float* diagonal, cudaStream_t stream);
 
 /// What gate_sums reads: parts of inner products, and sums per chunk (heads, NC, crossing_parts).
 struct GateSums {
-  TileDots dots;
+  RowDots dots;
   const float* diagonal;
   const float* crossing;
   std::int64_t crossing_parts;

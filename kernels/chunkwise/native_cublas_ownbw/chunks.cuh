@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What both directions of common/cuda/blas_chunks.hpp share: shapes, per-row weights, packing, and the scan of states.
+// What both directions share: shapes, per-row weights, packing, and the scan of states.
+//
+// Arrays of a group: rows (chunks, L, width) and matrices (chunks, L, leading), where widths and leading dimensions are
+// multiples of 8 elements, so that cuBLAS finds 16-bit operands aligned. Padding is zero wherever a product reads it:
+// columns beyond DHQK and DHV, and rows of the last chunk beyond S.
 //
 // Kernels that go over rows give a row to a warp, eight rows to a block; lanes go along the row. Indices of heads and
 // chunks count within the group of heads being computed: pointers are moved to its first head beforehand.
@@ -9,16 +13,17 @@
 #include <cmath>
 #include <type_traits>
 
+#include "chunkwise/native_cublas_ownbw/variant.hpp"
 #include "common/cuda/arena.hpp"
 #include "common/cuda/blas.hpp"
-#include "common/cuda/blas_chunks.hpp"
 #include "common/cuda/gates.hpp"
 #include "common/cuda/launch.hpp"
 #include "common/cuda/scan.cuh"
 #include "common/cuda/types.cuh"
-#include "common/cuda/variant.hpp"
 
-namespace mlstm::kernels::cuda::blas_chunks {
+namespace mlstm::kernels::chunkwise_native_cublas {
+
+using namespace cuda;
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 /// Heads are computed in groups whose scratch stays below this (or one by one).
@@ -350,8 +355,4 @@ std::int64_t heads_per_group(const Chunks& shape) {
   return std::clamp<std::int64_t>(static_cast<std::int64_t>(kGroupBytes / arena.size()), 1, shape.heads);
 }
 
-inline void require(const void* pointer, const char* name) {
-  if (pointer == nullptr) throw std::invalid_argument(std::string(name) + " is null; expected a device pointer");
-}
-
-}  // namespace mlstm::kernels::cuda::blas_chunks
+}  // namespace mlstm::kernels::chunkwise_native_cublas

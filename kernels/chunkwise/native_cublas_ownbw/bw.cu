@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward pass of a chain of chunks with cuBLAS (common/cuda/blas_chunks.hpp). With C, n the state before a chunk and
+// Backward pass of a chain of chunks with cuBLAS (variant.hpp). With C, n the state before a chunk and
 // dC, dn the cotangent of the state after it, g = dh/d, gamma_t the cotangent of l_t:
 //
 //   scores = q kᵀ,  dA = dh vᵀ    GEMMs     dP = dA/d + gamma,  P = s scores∘D,  G = dP∘P,  dS = s dP∘D
@@ -18,9 +18,9 @@
 // G, its sums and all gate gradients are unrounded; P, dS, g, C, dC and s past∘q are rounded as operands of products.
 // A warp owns a row of P, dS and G, and of dq, dk, dv; a block 32 columns of G; a thread an element of dC for all
 // chunks; a warp the gates of a chunk.
-#include "common/cuda/blas_chunks.cuh"
+#include "chunkwise/native_cublas_ownbw/chunks.cuh"
 
-namespace mlstm::kernels::cuda::blas_chunks {
+namespace mlstm::kernels::chunkwise_native_cublas {
 namespace {
 
 /// L x L matrices of all chunks. Real ones are read and then overwritten.
@@ -405,12 +405,11 @@ std::size_t backward_workspace(const Problem& problem, std::int64_t L) {
 }
 
 void backward(const Problem& problem, std::int64_t L, const BackwardArgs& args) {
-  require_inputs(problem, args);
-  require(args.workspace, "workspace");
-  require(args.saved, "saved");
-  if (args.dh != nullptr && args.convention == Convention::exact) require(args.h, "h");
+  require_pointer("workspace", args.workspace);
+  require_pointer("saved", args.saved);
+  if (args.dh != nullptr && args.convention == Convention::exact) require_pointer("h", args.h);
   dispatch<double, float, bfloat16, float16>(
       problem.dtype, [&]<class T>(T) { backward_as<T>(problem, Chunks::of(problem, L), args); });
 }
 
-}  // namespace mlstm::kernels::cuda::blas_chunks
+}  // namespace mlstm::kernels::chunkwise_native_cublas

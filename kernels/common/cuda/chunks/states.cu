@@ -2,7 +2,7 @@
 // Formula and roundings: the header. One block of 128 threads owns 64 rows x 64 or 128 columns of C of one head;
 // threads below 64 of the blocks with the first columns own n too. Shared memory: two tiles of each input, 54 KiB in 16
 // bits.
-#include "common/cuda/chunk_states.hpp"
+#include "common/cuda/chunks/states.hpp"
 
 #include "common/cuda/launch.hpp"
 #include "common/cuda/tile.cuh"

@@ -1,24 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel of common/cuda/chunk_tiles.hpp (formula, grid, roundings), included by the files that instantiate it.
+// One kernel for h, dq, dk and dv: each is a product of weights between the steps of a chunk with rows of an input,
+// plus what comes through the state at the chunk's border (contract §3; D, past from common/cuda/gates.hpp):
+//
+//          out_r = Σ_c W_rc X_c  +  weight_r (A_r State)         W_rc = s (A_r.B_c) D
+//
+//          rows r   A   B   X   columns c      State                    weight_r
+//   h      t        q   k   v   j <= t         C before the chunk       s past_t      then divided by d_t
+//   dq     t        dh  v   k   j <= t         Cᵀ, + γ_t n              s past_t      A_r.B_c / d_t + γ_t for A_r.B_c
+//   dk     j        v   dh  q   t >= j         dCᵀ after it, + dn       D_last,j      A_r.B_c / d_t + γ_t for A_r.B_c
+//   dv     j        k   q   g   t >= j         dC after it              D_last,j
+//
+// A block of 128 threads makes 64 rows x up to 128 columns of the result; it goes over the 64-column tiles of W of its
+// rows, tile by tile as flash attention does: W is never in global memory. A and B are read in slabs of 64 columns, so
+// that their width is not limited by shared memory. Shared memory: 65 KiB in 16 bits, 105 KiB in float32.
+// Rounded to the dtype: W as an operand, C and dC as operands (they are stored so), g = dh/d where a product sums over
+// t (elsewhere dh enters as it is stored and 1/d scales the result), results. All else float32.
 #pragma once
 
-#include "common/cuda/chunk_tiles.hpp"
+#include "common/cuda/chunks/pass.hpp"
+#include "common/cuda/chunks/state_slab.cuh"
 #include "common/cuda/launch.hpp"
 #include "common/cuda/tile.cuh"
 
-namespace mlstm::kernels::cuda {
+namespace mlstm::kernels::chunkwise_xl_chunk_cuda {
 
-/// Starts copying 64 rows of the common dimension, and the result's columns from `column0` on, of a State (DHQK,DHV) as
-/// the second operand of a product: State itself over DHQK (h, dv), or its transpose over DHV (dq, dk).
-template <bool kOverDHQK, int kColumns, class T>
-__device__ void load_state_slab(T* to, const ChunkSizes& sizes, const T* state, int slab, int column0) {
-  if constexpr (kOverDHQK)
-    load_tile(to, kTile, kColumns, state + static_cast<std::int64_t>(slab) * kTile * sizes.DHV + column0, sizes.DHV,
-              sizes.DHQK - slab * kTile, sizes.DHV - column0);
-  else
-    load_tile(to, kColumns, kTile, state + static_cast<std::int64_t>(column0) * sizes.DHV + slab * kTile, sizes.DHV,
-              sizes.DHQK - column0, sizes.DHV - slab * kTile);
-}
+using namespace cuda;
 
 enum class Product { h, dq, dk, dv };
 
@@ -35,7 +41,7 @@ struct TileArguments {
   DenominatorRule rule;
   T* out;
   float* l;
-  TileDots dots;
+  RowDots dots;
 };
 
 template <class T, Product kProduct, int NT>
@@ -246,21 +252,6 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) tiles_kernel
   store_tile(acc, B, args.out + (step0 + row0) * width + column0, width, valid_rows, valid_columns);
 }
 
-/// What the three gradients have in common.
-template <class T>
-TileArguments<T> gradient_arguments(const ChunkSizes& sizes, const TileInputs<T>& in, const ChunkStates<T>& states,
-                                    const TileDots& dots) {
-  TileArguments<T> args{};
-  args.sizes = sizes;
-  args.state = states.C;
-  args.n_state = states.n;
-  args.gates = in.gates;
-  args.inverse = in.inverse;
-  args.gamma = in.gamma;
-  args.dots = dots;
-  return args;
-}
-
 template <class T, Product kProduct>
 void launch_tiles(const char* name, TileArguments<T> args, cudaStream_t stream) {
   const ChunkSizes& sizes = args.sizes;
@@ -275,4 +266,4 @@ void launch_tiles(const char* name, TileArguments<T> args, cudaStream_t stream) 
   launch(name, tiles_kernel<T, kProduct, 4>, grid, kThreads, TileKernel<T, kProduct, 4>::kBytes, stream, args);
 }
 
-}  // namespace mlstm::kernels::cuda
+}  // namespace mlstm::kernels::chunkwise_xl_chunk_cuda

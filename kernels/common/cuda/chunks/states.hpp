@@ -12,7 +12,7 @@
 // are read as operands. n, dn and their sums are float32 of unrounded terms.
 #pragma once
 
-#include "common/cuda/chunk_sizes.hpp"
+#include "common/cuda/chunks/sizes.hpp"
 #include "common/cuda/types.cuh"
 
 namespace mlstm::kernels::cuda {

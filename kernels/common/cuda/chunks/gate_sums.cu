@@ -2,10 +2,10 @@
 // Formula: the header. Nothing is rounded. diagonal_kernel: one block of 128 threads per tile of 64 steps, G in shared
 // memory. gate_sums_kernel: one block of 64 threads per chunk, tile after tile; the parallel formulation has one chunk
 // a head, so that this is one block a head, but only of numbers per step and per pair of tiles.
-#include "common/cuda/chunk_gate_sums.hpp"
+#include "common/cuda/chunks/gate_sums.hpp"
 
 #include "common/cuda/launch.hpp"
-#include "common/cuda/straddle.cuh"
+#include "common/cuda/chunks/straddle.cuh"
 
 namespace mlstm::kernels::cuda {
 namespace {
@@ -18,7 +18,7 @@ struct DiagonalKernel {
 
 // One block per tile: scores q kᵀ and dP = (dh vᵀ) / d + γ of the 64 x 64 pairs, G in shared memory.
 template <class T>
-__global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, TileInputs<T> in, float* diagonal) {
+__global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, GradientInputs<T> in, float* diagonal) {
   using K = DiagonalKernel<T>;
   extern __shared__ __align__(128) unsigned char shared_memory[];
   T* const A = reinterpret_cast<T*>(shared_memory);
@@ -117,7 +117,7 @@ __global__ void gate_sums_kernel(ChunkSizes sizes, GateSums in, float* d_log_i, 
 }  // namespace
 
 template <class T>
-void diagonal_gate_sums(const ChunkSizes& sizes, const TileInputs<T>& in, float* diagonal, cudaStream_t stream) {
+void diagonal_gate_sums(const ChunkSizes& sizes, const GradientInputs<T>& in, float* diagonal, cudaStream_t stream) {
   launch("diagonal_kernel", diagonal_kernel<T>, grid_of(sizes.heads * sizes.chunks * sizes.tiles), kThreads,
          DiagonalKernel<T>::kBytes, stream, sizes, in, diagonal);
 }
@@ -127,8 +127,8 @@ void gate_sums(const ChunkSizes& sizes, const GateSums& in, float* d_log_i, floa
          d_log_i, d_log_f);
 }
 
-template void diagonal_gate_sums(const ChunkSizes&, const TileInputs<float>&, float*, cudaStream_t);
-template void diagonal_gate_sums(const ChunkSizes&, const TileInputs<bfloat16>&, float*, cudaStream_t);
-template void diagonal_gate_sums(const ChunkSizes&, const TileInputs<float16>&, float*, cudaStream_t);
+template void diagonal_gate_sums(const ChunkSizes&, const GradientInputs<float>&, float*, cudaStream_t);
+template void diagonal_gate_sums(const ChunkSizes&, const GradientInputs<bfloat16>&, float*, cudaStream_t);
+template void diagonal_gate_sums(const ChunkSizes&, const GradientInputs<float16>&, float*, cudaStream_t);
 
 }  // namespace mlstm::kernels::cuda
