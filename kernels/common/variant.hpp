@@ -74,9 +74,7 @@ class Variant : public Kernel {
   virtual void require_arguments(const Problem&, const BackwardArgs&) const {}
   virtual void run_forward(const Problem& problem, const ForwardArgs& args) const = 0;
   /// Not called for a forward-only variant.
-  virtual void run_backward(const Problem& problem, const BackwardArgs& args) const {
-    Kernel::backward(problem, args);
-  }
+  virtual void run_backward(const Problem& problem, const BackwardArgs& args) const { Kernel::backward(problem, args); }
 
  private:
   void require_supported(const Problem& problem) const {

@@ -104,8 +104,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2) chunk_h_kern
 void forward(const Problem& problem, const ForwardArgs& args) {
   dispatch<float, bfloat16, float16>(problem.dtype, [&]<class T>(T) {
     const ForwardPass<T> pass = begin_forward<T>(problem, problem.chunk_size, args);
-    const Arguments<T> arguments{pass.sizes, pass.q, pass.k, pass.v, pass.gates, pass.states,
-                                 DenominatorRule::of(problem), pass.h, pass.l};
+    const Arguments<T> arguments{
+        pass.sizes, pass.q, pass.k, pass.v, pass.gates, pass.states, DenominatorRule::of(problem), pass.h, pass.l};
     launch("chunk_h_kernel", chunk_h_kernel<T>, grid_of(pass.sizes.heads * pass.sizes.chunks), kThreads,
            ChunkKernel<T>::bytes(1), pass.stream, arguments);
   });

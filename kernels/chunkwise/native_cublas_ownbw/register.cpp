@@ -5,10 +5,9 @@ namespace mlstm::kernels::chunkwise_native_cublas {
 namespace {
 
 VariantInfo declaration() {
-  VariantInfo info =
-      takes_everything(Module::chunkwise, Device::cuda, "native_cublas_ownbw",
-                       "cuBLAS baseline: GEMMs over materialised chunk states and L x L matrices, any chunk size",
-                       all_dtypes());
+  VariantInfo info = takes_everything(
+      Module::chunkwise, Device::cuda, "native_cublas_ownbw",
+      "cuBLAS baseline: GEMMs over materialised chunk states and L x L matrices, any chunk size", all_dtypes());
   info.L.max = kMaxChunk;
   return info;
 }

@@ -27,7 +27,7 @@ void tiles_dq(const BackwardPass<T>& pass) {
   args.X = pass.in.k;
   args.rows = pass.in.q;
   args.out = pass.dq;
-  launch_tiles<T, Product::dq>("tiles_kernel of dq", args, pass.stream);
+  launch_tiles<T, Result::dq>("tiles_kernel of dq", args, pass.stream);
 }
 
 template <class T>
@@ -38,7 +38,7 @@ void tiles_dk(const BackwardPass<T>& pass) {
   args.X = pass.in.q;
   args.rows = pass.in.k;
   args.out = pass.dk;
-  launch_tiles<T, Product::dk>("tiles_kernel of dk", args, pass.stream);
+  launch_tiles<T, Result::dk>("tiles_kernel of dk", args, pass.stream);
 }
 
 template <class T>
@@ -48,7 +48,7 @@ void tiles_dv(const BackwardPass<T>& pass) {
   args.B = pass.in.q;
   args.X = pass.in.g;
   args.out = pass.dv;
-  launch_tiles<T, Product::dv>("tiles_kernel of dv", args, pass.stream);
+  launch_tiles<T, Result::dv>("tiles_kernel of dv", args, pass.stream);
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ void tiles_h(const ForwardPass<T>& pass, const DenominatorRule& rule) {
   args.rule = rule;
   args.out = pass.h;
   args.l = pass.l;
-  launch_tiles<T, Product::h>("tiles_kernel of h", args, pass.stream);
+  launch_tiles<T, Result::h>("tiles_kernel of h", args, pass.stream);
 }
 
 }  // namespace

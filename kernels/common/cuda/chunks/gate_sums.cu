@@ -4,8 +4,8 @@
 // a head, so that this is one block a head, but only of numbers per step and per pair of tiles.
 #include "common/cuda/chunks/gate_sums.hpp"
 
-#include "common/cuda/launch.hpp"
 #include "common/cuda/chunks/straddle.cuh"
+#include "common/cuda/launch.hpp"
 
 namespace mlstm::kernels::cuda {
 namespace {

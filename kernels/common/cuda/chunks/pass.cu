@@ -192,9 +192,9 @@ void finish_backward(const Problem& problem, const BackwardArgs& args, const Bac
   finish_gates(problem, args, pass.saved.gates, scratch.rows.dm, cotangents, pass.stream);
 }
 
-#define MLSTM_INSTANTIATE(T)                                                                          \
-  template ForwardPass<T> begin_forward(const Problem&, std::int64_t, const ForwardArgs&);            \
-  template BackwardPass<T> begin_backward(const Problem&, std::int64_t, const BackwardArgs&);         \
+#define MLSTM_INSTANTIATE(T)                                                                  \
+  template ForwardPass<T> begin_forward(const Problem&, std::int64_t, const ForwardArgs&);    \
+  template BackwardPass<T> begin_backward(const Problem&, std::int64_t, const BackwardArgs&); \
   template void finish_backward(const Problem&, const BackwardArgs&, const BackwardPass<T>&);
 MLSTM_INSTANTIATE(float)
 MLSTM_INSTANTIATE(bfloat16)

@@ -46,7 +46,7 @@ struct ChunkScratch {
   T* g;  ///< (heads,S,DHV)
   ChunkStates<T> d_states;
   float *crossing, *diagonal, *d_log_i, *d_log_f;
-  TileDots dots;
+  RowDots dots;
   float *dc_initial, *dn_initial, *after_product, *before_product;
 
   static ChunkScratch take(Arena& arena, const Problem& problem, const ChunkSizes& sizes) {
@@ -59,7 +59,7 @@ struct ChunkScratch {
     scratch.diagonal = arena.take<float>(steps);
     scratch.d_log_i = arena.take<float>(steps);
     scratch.d_log_f = arena.take<float>(steps);
-    scratch.dots = TileDots::take<T>(arena, sizes);
+    scratch.dots = RowDots::take<T>(arena, sizes);
     scratch.dc_initial = arena.take<float>(problem.has_initial_state ? rows * sizes.DHV : 0);
     scratch.dn_initial = arena.take<float>(problem.has_initial_state ? rows : 0);
     scratch.after_product = arena.take<float>(sizes.heads);
@@ -94,8 +94,8 @@ struct BackwardPass {
   GradientInputs<T> in;
   // To be filled:
   RowDots dots;
-  float* diagonal;   ///< (heads,S): see gate_sums.hpp
-  T *dq, *dk, *dv;   ///< null: not wanted
+  float* diagonal;  ///< (heads,S): see gate_sums.hpp
+  T *dq, *dk, *dv;  ///< null: not wanted
   cudaStream_t stream;
   // For finish_backward:
   SavedChunks<T> saved;
