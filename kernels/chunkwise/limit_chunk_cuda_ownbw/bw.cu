@@ -77,7 +77,7 @@ struct GradientBlock {
       const bool valid = thread < at.steps;
       const std::int64_t step = at.step0 + thread;
       shared.s_past[thread] = valid ? args.sizes.scale * in.gates.past[step] : 0.0f;
-      shared.D_last[thread] = valid ? in.gates.to_end[step] : 0.0f;
+      shared.D_last[thread] = valid ? in.gates.D_last[step] : 0.0f;
       const float inverse = valid ? in.inverse[step] : 0.0f;
       const bool is_late = inverse > kLate<T>;
       shared.early[thread] = is_late ? 1.0f : inverse;

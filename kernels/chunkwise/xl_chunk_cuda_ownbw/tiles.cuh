@@ -152,7 +152,7 @@ struct TileBlock {
     row_value = valid ? (kRole.rows_are_t ? M() : a())[row0 + thread] : 0;
     shared.state_weight[thread] = !valid             ? 0.0f
                                   : kRole.rows_are_t ? args.sizes.scale * args.gates.past[step]
-                                                     : args.gates.to_end[step];
+                                                     : args.gates.D_last[step];
     if constexpr (kRole.row_gamma) {
       const float inverse = valid ? args.inverse[step] : 0.0f;
       shared.inverse[thread] = inverse;

@@ -50,8 +50,8 @@ struct Position {
 
 /// What a thread knows of the gates at a position; loaded one position ahead, since the loads take as long as the rest.
 struct StepGates {
-  float decay;   ///< of the chunk
-  float weight;  ///< threads below 64: of the thread's step, 0 beyond the last one
+  float past_last;  ///< of the chunk
+  float weight;     ///< threads below 64: of the thread's step, 0 beyond the last one
   float gamma;
 };
 
@@ -107,10 +107,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel
     cp_async_commit();
   };
   const auto load_gates = [&](const Place& where) {
-    StepGates gates{args.gates.decay[head * sizes.chunks + where.chunk], 0, 0};
+    StepGates gates{args.gates.past_last[head * sizes.chunks + where.chunk], 0, 0};
     if (thread < where.steps(sizes) && thread < kTile) {
       const std::int64_t step = head * sizes.S + where.begin(sizes) + thread;
-      gates.weight = kForward ? args.gates.to_end[step] : sizes.scale * args.gates.past[step];
+      gates.weight = kForward ? args.gates.D_last[step] : sizes.scale * args.gates.past[step];
       if (!kForward) gates.gamma = args.gamma[step];
     }
     return gates;
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel
     const StepGates next_gates = next.exists(sizes) ? load_gates(next) : StepGates{};
     const std::int64_t border = head * sizes.chunks + at.chunk;
     if (at.tile == 0) {
-      const float decay = gates.decay;
+      const float past_last = gates.past_last;
       if (!kForward && args.crossing != nullptr) {
         float sum = 0;
         if (!(sizes.starts_empty && at.chunk == 0)) {
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel
           if (owns_row) sum += n[thread] * args.states.n[border * sizes.DHQK + row0 + thread];
         }
         sum = block_sum(sum, totals);
-        if (thread == 0) args.crossing[border * args.blocks + block] = decay * sum;
+        if (thread == 0) args.crossing[border * args.blocks + block] = past_last * sum;
       }
       if (args.borders.C != nullptr) {
         // through the buffer that is free until the next tile is loaded
@@ -143,8 +143,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel
                    valid_columns);
         if (owns_row) args.borders.n[border * sizes.DHQK + row0 + thread] = n[thread];
       }
-      C.for_each([&](float& x, int, int) { x *= decay; });
-      if (thread < kTile) n[thread] *= decay;
+      C.for_each([&](float& x, int, int) { x *= past_last; });
+      if (thread < kTile) n[thread] *= past_last;
     }
     if (next.exists(sizes)) load(next, 1 - buffer);
 
