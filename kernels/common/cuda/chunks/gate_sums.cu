@@ -1,7 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formula: the header. Nothing is rounded. diagonal_kernel: one block of 128 threads per tile of 64 steps, G in shared
-// memory. gate_sums_kernel: one block of 64 threads per chunk, tile after tile; the parallel formulation has one chunk
-// a head, so that this is one block a head, but only of numbers per step and per pair of tiles.
+// Cotangents of log_i and logσ(f) when all m are held constant (contract §3). G_tj = dP_tj P_tj is what the pair of
+// steps (t, j) contributes; it goes to log_i of j and to logσ(f) of every r with j < r <= t:
+//
+//   d_log_i_j = Σ_t G_tj = k_j.dk_j          d_log_f_r = Σ_{t>=r} Σ_{j<r} G_tj
+//
+// The second sum takes only pairs that straddle r (the difference of the cumulative sums of q.dq and k.dk is the same
+// number, but cancels). For r in tile I of a chunk they are
+//
+//   t in I, j in I                 summed here from G of the tile on the diagonal
+//   t in I, j before I             Σ_{t>=r} of q_t.dq_t without the diagonal tile    (RowDots::q_before)
+//   t after I, j in I              Σ_{j<r} of k_j.dk_j without the diagonal tile     (RowDots::k_beyond)
+//   t after I, j before I          one number a tile:
+//     t after the chunk too, j before the chunk     <dC', C> + <dn', n>              (StateBackward::crossing)
+//     t after the chunk too, j in an earlier tile   Σ_j k_j.dk_j from after the chunk  (RowDots::k_state)
+//     t in a later tile, j before I                 Σ over later tiles               (RowDots::q_over)
+//
+// Who owns what: diagonal_kernel has one block of 128 threads per tile of 64 steps, G in shared memory.
+// gate_sums_kernel has one block of 64 threads per chunk, which goes tile after tile; the parallel formulation has one
+// chunk a head, so that this is one block a head, but only of numbers per step and per pair of tiles.
+// Nothing is rounded.
 #include "common/cuda/chunks/gate_sums.hpp"
 
 #include "common/cuda/chunks/straddle.cuh"

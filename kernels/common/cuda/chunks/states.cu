@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formula and roundings: the header. One block of 128 threads owns 64 rows x 64 or 128 columns of C of one head;
-// threads below 64 of the blocks with the first columns own n too. Shared memory: two tiles of each input, 54 KiB in 16
-// bits.
+// The recurrence over chunks, forward for the states and backward for their cotangents (contract §2, §3; D, past from
+// common/cuda/gates.hpp; sums over the steps of a chunk):
+//
+//   C' = past_last C + Σ_j (D_last,j k_j) v_jᵀ            dC = past_last dC' + Σ_t (s past_t q_t) g_tᵀ
+//   n' = past_last n + Σ_j  D_last,j k_j                  dn = past_last dn' + Σ_t  s past_t γ_t q_t
+//
+// Who owns what: a block of 128 threads has 64 rows x 64 or 128 columns of one head's C in registers (float32) and goes
+// over the sequence in steps of 64: an inter-chunk state is written once a chunk, however many steps of 64 it has. All
+// weights are relative to the chunk's last step (forward) or first (backward), so that the accumulators are scaled once
+// a chunk. Threads below 64 of the blocks with the first columns own n too. Shared memory: two tiles of each input,
+// 54 KiB in 16 bits.
+// Rounded to the dtype: the scaled rows of k and q, as operands; the copies of C and dC that are written, since they
+// are read as operands. n, dn and their sums are float32 of unrounded terms.
 #include "common/cuda/chunks/states.hpp"
 
 #include "common/cuda/launch.hpp"
