@@ -108,7 +108,7 @@ struct TileBlock {
   const TileArguments<T>& args;
   Shared& shared;
   int thread, part, tile, chunk;
-  std::int64_t head_chunk;
+  unsigned head_chunk;                ///< of all chunks of all heads; 32 bits, as registers are scarce
   std::int64_t step0;                 ///< the chunk's first step among those of all heads
   int steps, row0, valid_rows;        ///< of the chunk; of the block, from the chunk's first step
   int width, column0, valid_columns;  ///< of the result
@@ -125,12 +125,12 @@ struct TileBlock {
     const int order = static_cast<int>(blockIdx.x / args.across % sizes.tiles);
     head_chunk = blockIdx.x / args.across / sizes.tiles;
     tile = kRole.rows_are_t ? sizes.tiles - 1 - order : order;
-    chunk = static_cast<int>(head_chunk % sizes.chunks);
+    chunk = static_cast<int>(head_chunk % static_cast<unsigned>(sizes.chunks));
     steps = min(sizes.L, sizes.S - chunk * sizes.L), row0 = tile * kTile;
     valid_rows = min(kTile, steps - row0);
     width = kRole.over_DHQK ? sizes.DHV : sizes.DHQK;
     column0 = part * kColumns, valid_columns = width - column0;
-    step0 = head_chunk / sizes.chunks * sizes.S + chunk * sizes.L;
+    step0 = static_cast<std::int64_t>(head_chunk / sizes.chunks) * sizes.S + chunk * sizes.L;
   }
 
   __device__ void load_A(int slab, T* to) const {
@@ -165,8 +165,8 @@ struct TileBlock {
     const bool nothing_there = kRole.rows_are_t ? args.sizes.starts_empty && chunk == 0
                                                 : args.sizes.ends_unwanted && chunk == args.sizes.chunks - 1;
     if (nothing_there) return;
-    const T* const state = args.state + head_chunk * args.sizes.DHQK * args.sizes.DHV;
-    const float* const n_state = args.n_state + head_chunk * args.sizes.DHQK;
+    const T* const state = args.state + std::int64_t{head_chunk} * args.sizes.DHQK * args.sizes.DHV;
+    const float* const n_state = args.n_state + std::int64_t{head_chunk} * args.sizes.DHQK;
     multiply_slabs<T, kStateLayout, NT>(
         acc, depth(), shared.A[0], kSlab, shared.state[0], kStateSlab, kStateStride,
         [&](int slab, T* to) { load_A(slab, to); },
@@ -257,14 +257,14 @@ struct TileBlock {
 
   // Phase 5: W of this tile, in shared memory, rounded.
   __device__ void make_weights(const Columns& columns) {
-    const T* const B_rows = args.B + (step0 + columns.first) * depth();
     const float scale = args.sizes.scale;
     Accumulator<4> products;
     multiply_slabs<T, Layout::transposed, 4>(
         products, depth(), shared.A[0], kSlab, shared.tile.B[0], kSlab, kStride,
         [&](int slab, T* to) { load_A(slab, to); },
         [&](int slab, T* to) {
-          load_tile(to, kTile, kTile, B_rows + slab * kTile, depth(), columns.valid, depth() - slab * kTile);
+          load_tile(to, kTile, kTile, args.B + (step0 + columns.first) * depth() + slab * kTile, depth(), columns.valid,
+                    depth() - slab * kTile);
         },
         [](int, const T*) {});
 #pragma unroll
