@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formula and roundings: the header. One block of 128 threads owns 64 rows x 64 or 128 columns of C of one head;
-// threads below 64 of the blocks with the first columns own n too. Shared memory: two tiles of each input, 54 KiB in 16
-// bits.
-#include "common/cuda/chunk_states.hpp"
+// The recurrence over chunks, forward for the states and backward for their cotangents (contract §2, §3; D, past from
+// common/cuda/gates.hpp; sums over the steps of a chunk):
+//
+//   C' = past_last C + Σ_j (D_last,j k_j) v_jᵀ            dC = past_last dC' + Σ_t (s past_t q_t) g_tᵀ
+//   n' = past_last n + Σ_j  D_last,j k_j                  dn = past_last dn' + Σ_t  s past_t γ_t q_t
+//
+// Who owns what: a block of 128 threads has 64 rows x 64 or 128 columns of one head's C in registers (float32) and goes
+// over the sequence in steps of 64: an inter-chunk state is written once a chunk, however many steps of 64 it has. All
+// weights are relative to the chunk's last step (forward) or first (backward), so that the accumulators are scaled once
+// a chunk. Threads below 64 of the blocks with the first columns own n too. Shared memory: two tiles of each input,
+// 54 KiB in 16 bits.
+// Rounded to the dtype: the scaled rows of k and q, as operands; the copies of C and dC that are written, since they
+// are read as operands. n, dn and their sums are float32 of unrounded terms.
+#include "common/cuda/chunks/states.hpp"
 
 #include "common/cuda/launch.hpp"
 #include "common/cuda/tile.cuh"
@@ -50,8 +60,8 @@ struct Position {
 
 /// What a thread knows of the gates at a position; loaded one position ahead, since the loads take as long as the rest.
 struct StepGates {
-  float decay;   ///< of the chunk
-  float weight;  ///< threads below 64: of the thread's step, 0 beyond the last one
+  float past_last;  ///< of the chunk
+  float weight;     ///< threads below 64: of the thread's step, 0 beyond the last one
   float gamma;
 };
 
@@ -107,10 +117,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel
     cp_async_commit();
   };
   const auto load_gates = [&](const Place& where) {
-    StepGates gates{args.gates.decay[head * sizes.chunks + where.chunk], 0, 0};
+    StepGates gates{args.gates.past_last[head * sizes.chunks + where.chunk], 0, 0};
     if (thread < where.steps(sizes) && thread < kTile) {
       const std::int64_t step = head * sizes.S + where.begin(sizes) + thread;
-      gates.weight = kForward ? args.gates.to_end[step] : sizes.scale * args.gates.past[step];
+      gates.weight = kForward ? args.gates.D_last[step] : sizes.scale * args.gates.past[step];
       if (!kForward) gates.gamma = args.gamma[step];
     }
     return gates;
@@ -123,7 +133,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel
     const StepGates next_gates = next.exists(sizes) ? load_gates(next) : StepGates{};
     const std::int64_t border = head * sizes.chunks + at.chunk;
     if (at.tile == 0) {
-      const float decay = gates.decay;
+      const float past_last = gates.past_last;
       if (!kForward && args.crossing != nullptr) {
         float sum = 0;
         if (!(sizes.starts_empty && at.chunk == 0)) {
@@ -135,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel
           if (owns_row) sum += n[thread] * args.states.n[border * sizes.DHQK + row0 + thread];
         }
         sum = block_sum(sum, totals);
-        if (thread == 0) args.crossing[border * args.blocks + block] = decay * sum;
+        if (thread == 0) args.crossing[border * args.blocks + block] = past_last * sum;
       }
       if (args.borders.C != nullptr) {
         // through the buffer that is free until the next tile is loaded
@@ -143,8 +153,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 4 : 2) state_kernel
                    valid_columns);
         if (owns_row) args.borders.n[border * sizes.DHQK + row0 + thread] = n[thread];
       }
-      C.for_each([&](float& x, int, int) { x *= decay; });
-      if (thread < kTile) n[thread] *= decay;
+      C.for_each([&](float& x, int, int) { x *= past_last; });
+      if (thread < kTile) n[thread] *= past_last;
     }
     if (next.exists(sizes)) load(next, 1 - buffer);
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What both directions of common/cuda/blas_chunks.hpp share: shapes, per-row weights, packing, and the scan of states.
+// What both directions share: shapes, per-row weights, packing, and the scan of states.
+//
+// Arrays of a group: rows (chunks, L, width) and matrices (chunks, L, leading), where widths and leading dimensions are
+// multiples of 8 elements, so that cuBLAS finds 16-bit operands aligned. Padding is zero wherever a product reads it:
+// columns beyond DHQK and DHV, and rows of the last chunk beyond S.
 //
 // Kernels that go over rows give a row to a warp, eight rows to a block; lanes go along the row. Indices of heads and
 // chunks count within the group of heads being computed: pointers are moved to its first head beforehand.
@@ -9,16 +13,17 @@
 #include <cmath>
 #include <type_traits>
 
+#include "chunkwise/native_cublas_ownbw/variant.hpp"
 #include "common/cuda/arena.hpp"
 #include "common/cuda/blas.hpp"
-#include "common/cuda/blas_chunks.hpp"
 #include "common/cuda/gates.hpp"
 #include "common/cuda/launch.hpp"
 #include "common/cuda/scan.cuh"
 #include "common/cuda/types.cuh"
-#include "common/cuda/variant.hpp"
 
-namespace mlstm::kernels::cuda::blas_chunks {
+namespace mlstm::kernels::chunkwise_native_cublas {
+
+using namespace cuda;
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 /// Heads are computed in groups whose scratch stays below this (or one by one).
@@ -100,8 +105,8 @@ constexpr int kMaxExponent = std::is_same_v<T, float16>  ? 16
                              : std::is_same_v<T, double> ? 1024
                                                          : 128;
 
-/// x rounded as an operand of a product. What is too large is the largest number of T: an infinity would make a NaN of
-/// a zero that it is multiplied by. A NaN stays one.
+/// x rounded as an operand of a product. What is too large is the largest number of T: one of the cures for a huge 1/d
+/// (kernels/README.md). A NaN stays one.
 template <class T>
 __device__ inline T operand_of(RealOf<T> x) {
   return from_real<T>(x > largest<T>() ? largest<T>() : x < -largest<T>() ? -largest<T>() : x);
@@ -113,13 +118,13 @@ inline dim3 blocks_of_threads(std::int64_t n) { return grid_of((n - 1) / kThread
 /// Weights of a group's rows, each (chunks, L), 0 in padding.
 template <class Real>
 struct RowWeights {
-  Real *input, *past;  ///< D_last,j of step j, s past_t of step t
-  Real* past_last;     ///< (chunks): weight of the state before the chunk in the state after it
+  Real *D_last, *s_past;  ///< D_last,j of step j, s past_t of step t
+  Real* past_last;        ///< (chunks): weight of the state before the chunk in the state after it
   // Backward only:
-  Real* lift;             ///< r_t, a power of 2: what q_t is multiplied by; then dq_t has to be, too
-  Real *inverse, *gamma;  ///< 1 / (r_t d_t) and the cotangent of r_t l_t
-  Real* lifted_past;      ///< s past_t r_t
-  Real* past_gamma;       ///< s past_t gamma_t
+  Real* lift;                           ///< r_t, a power of 2: what q_t is multiplied by; then dq_t has to be, too
+  Real *lifted_inverse, *lifted_gamma;  ///< 1 / (r_t d_t) and the cotangent of r_t l_t
+  Real* lifted_s_past;                  ///< s past_t r_t
+  Real* s_past_gamma;                   ///< s past_t times lifted_gamma
 
   static RowWeights take(Arena& arena, const Chunks& shape, std::int64_t heads, bool backward) {
     const std::int64_t chunks = heads * shape.NC, rows = chunks * shape.L, more = backward ? rows : 0;
@@ -130,37 +135,35 @@ struct RowWeights {
 
 /// A thread per row. inverse, gamma (B,NH,S): 1 / d_t and the cotangent of l_t; null in the forward pass.
 ///
-/// Where m is large, exp(-m) nearly vanishes, and 1/d goes beyond any type if q_t is 0: dh/d and dP/d would overflow,
-/// and then meet that zero. To scale q_t, and with it d_t, changes nothing but dq_t: with r_t = 2^n, just so much that
-/// 1 / (r_t d_t) < 2^half_exponent, the root of where the storage type ends, all sums stay finite, and only
-/// dq_t = r_t (...) becomes infinite, if it has to. For all other rows r_t = 1.
+/// r_t = 2^n is 1 unless 1/d_t is 2^half_exponent or more, the root of where the storage type ends, and then just so
+/// much that 1 / (r_t d_t) is below that: one of the cures for a huge 1/d (kernels/README.md).
 template <class Real>
 __global__ void fill_weights(Chunks shape, std::int64_t rows, Gates gates, const Real* inverse, const Real* gamma,
                              int half_exponent, RowWeights<Real> out) {
   const std::int64_t index = index_of_thread();
   if (index >= rows) return;
   const Row row = row_of(shape, index);
-  Real input = 0, past = 0, lift = 1, inverse_here = 0, gamma_here = 0;
+  Real D_last = 0, past = 0, lift = 1, lifted_inverse = 0, lifted_gamma = 0;
   if (row.valid) {
-    const Real weight = exp(static_cast<Real>(gates.entering[row.chunk] - gates.M[row.source]));
-    input = exp(static_cast<Real>(gates.a[row.source] - gates.M[row.last]));
-    past = static_cast<Real>(shape.scale) * weight;
-    if (row.source == row.last) out.past_last[row.chunk] = weight;
+    past = exp(static_cast<Real>(gates.m_entering[row.chunk] - gates.M[row.source]));
+    D_last = exp(static_cast<Real>(gates.a[row.source] - gates.M[row.last]));
+    if (row.source == row.last) out.past_last[row.chunk] = past;
     if (inverse != nullptr) {
       if (inverse[row.source] >= ldexp(Real(1), half_exponent))
         lift = ldexp(Real(1), ilogb(inverse[row.source]) + 1 - half_exponent);
-      inverse_here = inverse[row.source] / lift;
-      gamma_here = gamma[row.source] / lift;
+      lifted_inverse = inverse[row.source] / lift;
+      lifted_gamma = gamma[row.source] / lift;
     }
   }
-  out.input[index] = input;
-  out.past[index] = past;
+  const Real s_past = static_cast<Real>(shape.scale) * past;
+  out.D_last[index] = D_last;
+  out.s_past[index] = s_past;
   if (inverse == nullptr) return;
   out.lift[index] = lift;
-  out.inverse[index] = inverse_here;
-  out.gamma[index] = gamma_here;
-  out.lifted_past[index] = past * lift;
-  out.past_gamma[index] = past * gamma_here;
+  out.lifted_inverse[index] = lifted_inverse;
+  out.lifted_gamma[index] = lifted_gamma;
+  out.lifted_s_past[index] = s_past * lift;
+  out.s_past_gamma[index] = s_past * lifted_gamma;
 }
 
 /// out (chunks, L, D) = weight∘x, rounded; x (B,NH,S,d), null: zero; weight null: 1. A warp per row.
@@ -257,8 +260,8 @@ struct States {
 inline Gates from_head(const Gates& gates, const Chunks& shape, std::int64_t head) {
   const std::int64_t row = head * shape.S;
   const std::int64_t chunk = head * shape.NC;
-  return {gates.a + row,    gates.M + row,      gates.m + row,      gates.entering + chunk,
-          gates.past + row, gates.to_end + row, gates.decay + chunk};
+  return {gates.a + row,    gates.M + row,      gates.m + row,          gates.m_entering + chunk,
+          gates.past + row, gates.D_last + row, gates.past_last + chunk};
 }
 
 /// The part of a tensor with n elements per head that starts at `head`; null stays null.
@@ -350,8 +353,4 @@ std::int64_t heads_per_group(const Chunks& shape) {
   return std::clamp<std::int64_t>(static_cast<std::int64_t>(kGroupBytes / arena.size()), 1, shape.heads);
 }
 
-inline void require(const void* pointer, const char* name) {
-  if (pointer == nullptr) throw std::invalid_argument(std::string(name) + " is null; expected a device pointer");
-}
-
-}  // namespace mlstm::kernels::cuda::blas_chunks
+}  // namespace mlstm::kernels::chunkwise_native_cublas

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward pass of a chain of chunks with cuBLAS (common/cuda/blas_chunks.hpp):
+// Forward pass of a chain of chunks with cuBLAS (formulas and roundings: variant.hpp):
 //
 //   added_c = (D_last∘k)ᵀ v          GEMM        C_{c+1} = past_last C_c + added_c    scan over chunks, n likewise
 //   scores  = q kᵀ                   GEMM        P = s scores∘D,  l = Σ_j P_j + s past∘(q n)
@@ -9,9 +9,9 @@
 #include <limits>
 #include <string>
 
-#include "common/cuda/blas_chunks.cuh"
+#include "chunkwise/native_cublas_ownbw/chunks.cuh"
 
-namespace mlstm::kernels::cuda::blas_chunks {
+namespace mlstm::kernels::chunkwise_native_cublas {
 namespace {
 
 /// P, rounded and 0 above the diagonal and in padding rows and columns (products read these too, if only for results
@@ -31,8 +31,8 @@ __global__ void weigh_scores(Chunks shape, std::int64_t rows, Gates gates, RowWe
   for (std::int64_t j = lane; j < shape.leading; j += 32) {
     Real p = 0;
     if (row.valid && j <= row.step) {
-      const Real decay = exp(static_cast<Real>(gates.a[first + j] - M));
-      p = scale * (scores[index * shape.leading + j] * decay);
+      const Real D = exp(static_cast<Real>(gates.a[first + j] - M));
+      p = scale * (scores[index * shape.leading + j] * D);
     }
     sum += p;
     P[index * shape.leading + j] = operand_of<T>(p);
@@ -42,7 +42,7 @@ __global__ void weigh_scores(Chunks shape, std::int64_t rows, Gates gates, RowWe
   if (n != nullptr) {
     for (std::int64_t d = lane; d < shape.DQ; d += 32)
       outer += to_real(q[index * shape.DQ + d]) * n[row.chunk * shape.DQ + d];
-    outer = weights.past[index] * warp_sum(outer);
+    outer = weights.s_past[index] * warp_sum(outer);
   }
   if (lane == 0 && row.valid) l[row.source] = sum + outer;
 }
@@ -58,10 +58,10 @@ __global__ void store_h(Chunks shape, std::int64_t rows, DenominatorRule rule, G
   const Row row = row_of(shape, index);
   if (!row.valid) return;
   const Real inverse = denominator<Real>(rule, l[row.source], static_cast<Real>(gates.m[row.source])).inverse;
-  const Real past = weights.past[index];
+  const Real s_past = weights.s_past[index];
   for (std::int64_t e = threadIdx.x % 32; e < shape.DHV; e += 32) {
     Real numerator = inner[index * shape.DV + e];
-    if (outer != nullptr) numerator += past * outer[index * shape.DV + e];
+    if (outer != nullptr) numerator += s_past * outer[index * shape.DV + e];
     h[row.source * shape.DHV + e] = from_real<T>(numerator * inverse);
   }
 }
@@ -134,10 +134,10 @@ void forward_group(const Problem& problem, const ForwardArgs& args, const Gates&
 
   const T* C = nullptr;  // as an operand
   if (shape.has_past || args.c_last != nullptr || args.n_last != nullptr) {
-    group.pack(args.k, shape.DHQK, shape.DQ, weights.input, scratch.weighted_k);
+    group.pack(args.k, shape.DHQK, shape.DQ, weights.D_last, scratch.weighted_k);
     group.multiply(shape.DQ, shape.DV, shape.L, group.wide(scratch.weighted_k, shape.DQ).t(), group.wide(v, shape.DV),
                    group.state(states.C));
-    group.sum(k, shape.DQ, weights.input, states.n);
+    group.sum(k, shape.DQ, weights.D_last, states.n);
     const StateEnds ends{shape.has_initial ? args.c_initial : nullptr, shape.has_initial ? args.n_initial : nullptr,
                          args.c_last, args.n_last};
     C = group.scan(ends, states.C, states.n, weights.past_last, false, scratch.C);
@@ -200,9 +200,8 @@ std::size_t forward_workspace(const Problem& problem, std::int64_t L) {
 }
 
 void forward(const Problem& problem, std::int64_t L, const ForwardArgs& args) {
-  require_inputs(problem, args);
-  require(args.h, "h");
-  require(args.workspace, "workspace");
+  require_pointer("h", args.h);
+  require_pointer("workspace", args.workspace);
   const Chunks shape = Chunks::of(problem, L);
   const auto stream = static_cast<cudaStream_t>(args.stream);
   dispatch<double, float, bfloat16, float16>(problem.dtype, [&]<class T>(T) {
@@ -217,4 +216,4 @@ void forward(const Problem& problem, std::int64_t L, const ForwardArgs& args) {
   });
 }
 
-}  // namespace mlstm::kernels::cuda::blas_chunks
+}  // namespace mlstm::kernels::chunkwise_native_cublas

@@ -1,18 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The recurrence over chunks, forward for the states and backward for their cotangents (contract §2, §3; D, past from
-// common/cuda/gates.hpp; sums over the steps of a chunk):
-//
-//   C' = past_last C + Σ_j (D_last,j k_j) v_jᵀ            dC = past_last dC' + Σ_t (s past_t q_t) g_tᵀ
-//   n' = past_last n + Σ_j  D_last,j k_j                  dn = past_last dn' + Σ_t  s past_t γ_t q_t
-//
-// A block owns 64 rows x up to 128 columns of one head's C in registers (float32) and goes over the sequence in steps
-// of 64: an inter-chunk state is written once a chunk, however many steps of 64 it has. All weights are relative to the
-// chunk's last step (forward) or first (backward), so that the accumulators are scaled once a chunk.
-// Rounded to the dtype: the scaled rows of k and q, as operands; the copies of C and dC that are written, since they
-// are read as operands. n, dn and their sums are float32 of unrounded terms.
+// The recurrence over chunks, forward for the states and backward for their cotangents (formulas, ownership and what is
+// rounded: states.cu).
 #pragma once
 
-#include "common/cuda/chunk_sizes.hpp"
+#include "common/cuda/chunks/sizes.hpp"
 #include "common/cuda/types.cuh"
 
 namespace mlstm::kernels::cuda {

@@ -1,11 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formula: the header. Nothing is rounded. diagonal_kernel: one block of 128 threads per tile of 64 steps, G in shared
-// memory. gate_sums_kernel: one block of 64 threads per chunk, tile after tile; the parallel formulation has one chunk
-// a head, so that this is one block a head, but only of numbers per step and per pair of tiles.
-#include "common/cuda/chunk_gate_sums.hpp"
+// Cotangents of log_i and logσ(f) when all m are held constant (contract §3). G_tj = dP_tj P_tj is what the pair of
+// steps (t, j) contributes; it goes to log_i of j and to logσ(f) of every r with j < r <= t:
+//
+//   d_log_i_j = Σ_t G_tj = k_j.dk_j          d_log_f_r = Σ_{t>=r} Σ_{j<r} G_tj
+//
+// The second sum takes only pairs that straddle r (the difference of the cumulative sums of q.dq and k.dk is the same
+// number, but cancels). For r in tile I of a chunk they are
+//
+//   t in I, j in I                 summed here from G of the tile on the diagonal
+//   t in I, j before I             Σ_{t>=r} of q_t.dq_t without the diagonal tile    (RowDots::q_before)
+//   t after I, j in I              Σ_{j<r} of k_j.dk_j without the diagonal tile     (RowDots::k_beyond)
+//   t after I, j before I          one number a tile:
+//     t after the chunk too, j before the chunk     <dC', C> + <dn', n>              (StateBackward::crossing)
+//     t after the chunk too, j in an earlier tile   Σ_j k_j.dk_j from after the chunk  (RowDots::k_state)
+//     t in a later tile, j before I                 Σ over later tiles               (RowDots::q_over)
+//
+// Who owns what: diagonal_kernel has one block of 128 threads per tile of 64 steps, G in shared memory.
+// gate_sums_kernel has one block of 64 threads per chunk, which goes tile after tile; the parallel formulation has one
+// chunk a head, so that this is one block a head, but only of numbers per step and per pair of tiles.
+// Nothing is rounded.
+#include "common/cuda/chunks/gate_sums.hpp"
 
+#include "common/cuda/chunks/straddle.cuh"
 #include "common/cuda/launch.hpp"
-#include "common/cuda/straddle.cuh"
 
 namespace mlstm::kernels::cuda {
 namespace {
@@ -18,7 +35,7 @@ struct DiagonalKernel {
 
 // One block per tile: scores q kᵀ and dP = (dh vᵀ) / d + γ of the 64 x 64 pairs, G in shared memory.
 template <class T>
-__global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, TileInputs<T> in, float* diagonal) {
+__global__ void __launch_bounds__(kThreads) diagonal_kernel(ChunkSizes sizes, GradientInputs<T> in, float* diagonal) {
   using K = DiagonalKernel<T>;
   extern __shared__ __align__(128) unsigned char shared_memory[];
   T* const A = reinterpret_cast<T*>(shared_memory);
@@ -117,7 +134,7 @@ __global__ void gate_sums_kernel(ChunkSizes sizes, GateSums in, float* d_log_i, 
 }  // namespace
 
 template <class T>
-void diagonal_gate_sums(const ChunkSizes& sizes, const TileInputs<T>& in, float* diagonal, cudaStream_t stream) {
+void diagonal_gate_sums(const ChunkSizes& sizes, const GradientInputs<T>& in, float* diagonal, cudaStream_t stream) {
   launch("diagonal_kernel", diagonal_kernel<T>, grid_of(sizes.heads * sizes.chunks * sizes.tiles), kThreads,
          DiagonalKernel<T>::kBytes, stream, sizes, in, diagonal);
 }
@@ -127,8 +144,8 @@ void gate_sums(const ChunkSizes& sizes, const GateSums& in, float* d_log_i, floa
          d_log_i, d_log_f);
 }
 
-template void diagonal_gate_sums(const ChunkSizes&, const TileInputs<float>&, float*, cudaStream_t);
-template void diagonal_gate_sums(const ChunkSizes&, const TileInputs<bfloat16>&, float*, cudaStream_t);
-template void diagonal_gate_sums(const ChunkSizes&, const TileInputs<float16>&, float*, cudaStream_t);
+template void diagonal_gate_sums(const ChunkSizes&, const GradientInputs<float>&, float*, cudaStream_t);
+template void diagonal_gate_sums(const ChunkSizes&, const GradientInputs<bfloat16>&, float*, cudaStream_t);
+template void diagonal_gate_sums(const ChunkSizes&, const GradientInputs<float16>&, float*, cudaStream_t);
 
 }  // namespace mlstm::kernels::cuda

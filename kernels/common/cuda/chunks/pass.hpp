@@ -1,28 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward and backward pass of the tensor-core variants, which differ in how a chunk becomes h, dq, dk and dv:
+// What the tensor-core variants do before and after their own kernels. A variant's forward and backward read
 //
-//   forward   gates -> states entering each chunk -> h of every chunk
-//   backward  rows (1/d, γ, g = dh/d) -> cotangents of the states leaving each chunk -> dq, dk, dv of every chunk
-//             -> d_log_i, d_log_f -> stabiliser, di, df
+//   forward   begin_forward: gates -> states entering each chunk       then the variant: h and l of every chunk
+//   backward  begin_backward: rows (1/d, γ, g = dh/d) -> cotangents of the states leaving each chunk
+//             then the variant: dq, dk, dv, row dots and diagonal gate sums of every chunk
+//             finish_backward: d_log_i, d_log_f -> stabiliser, di, df
 //
 // Every step is one or two launches over all heads and chunks; only the states go from chunk to chunk.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
-#include "common/cuda/chunk_gate_sums.hpp"
-#include "common/cuda/chunk_states.hpp"
-#include "common/cuda/chunk_tiles.hpp"
+#include "common/cuda/chunks/gate_sums.hpp"
+#include "common/cuda/chunks/sizes.hpp"
+#include "common/cuda/chunks/states.hpp"
 #include "common/cuda/gates.hpp"
 
 namespace mlstm::kernels::cuda {
-
-/// Head dimensions of the tiled variants: rows are copied in pieces of 16 bytes.
-constexpr SizeLimit kTiledDimension{8, 512, 8};
-/// Steps: counted in 32 bits within a head.
-constexpr SizeLimit kTiledLength{1, 2147483584, 1};
-/// Fewest columns of a result that a block makes.
-constexpr int kTileColumns = 64;
 
 /// What forward leaves for backward: O(S) and one state a chunk.
 template <class T>
@@ -51,7 +46,7 @@ struct ChunkScratch {
   T* g;  ///< (heads,S,DHV)
   ChunkStates<T> d_states;
   float *crossing, *diagonal, *d_log_i, *d_log_f;
-  TileDots dots;
+  RowDots dots;
   float *dc_initial, *dn_initial, *after_product, *before_product;
 
   static ChunkScratch take(Arena& arena, const Problem& problem, const ChunkSizes& sizes) {
@@ -64,23 +59,13 @@ struct ChunkScratch {
     scratch.diagonal = arena.take<float>(steps);
     scratch.d_log_i = arena.take<float>(steps);
     scratch.d_log_f = arena.take<float>(steps);
-    scratch.dots = TileDots::take<T>(arena, sizes);
+    scratch.dots = RowDots::take<T>(arena, sizes);
     scratch.dc_initial = arena.take<float>(problem.has_initial_state ? rows * sizes.DHV : 0);
     scratch.dn_initial = arena.take<float>(problem.has_initial_state ? rows : 0);
     scratch.after_product = arena.take<float>(sizes.heads);
     scratch.before_product = arena.take<float>(sizes.heads);
     return scratch;
   }
-};
-
-/// How one variant computes a chunk. Results that are null are not wanted.
-template <class T>
-struct ChunkKernels {
-  void (*h)(const Problem&, const ChunkSizes&, const T* q, const T* k, const T* v, const Gates&, const ChunkStates<T>&,
-            T* h, float* l, cudaStream_t);
-  /// Fills dots and diagonal too.
-  void (*gradients)(const ChunkSizes&, const TileInputs<T>&, const TileDots& dots, float* diagonal, T* dq, T* dk, T* dv,
-                    cudaStream_t);
 };
 
 /// Bytes of SavedChunks, and of ChunkScratch; chunks of L steps.
@@ -90,14 +75,41 @@ std::size_t chunk_workspace_size(const Problem& problem, std::int64_t L, bool ba
 /// Why a launch would have too many blocks; empty if none has. Chunks of L steps.
 std::string too_many_blocks(const Problem& problem, std::int64_t L);
 
-/// Throw std::invalid_argument for null or unaligned tensors.
+/// What h is made from, and where it goes.
 template <class T>
-void chunk_forward(const Problem& problem, std::int64_t L, const ForwardArgs& args, const ChunkKernels<T>& kernels);
-template <class T>
-void chunk_backward(const Problem& problem, std::int64_t L, const BackwardArgs& args, const ChunkKernels<T>& kernels);
+struct ForwardPass {
+  ChunkSizes sizes;
+  const T *q, *k, *v;
+  Gates gates;
+  ChunkStates<T> states;  ///< entering each chunk; not to be read where a chunk begins empty
+  T* h;
+  float* l;  ///< (heads,S): s n_t.q_t, for backward
+  cudaStream_t stream;
+};
 
-/// h and gradients tile by tile (common/cuda/chunk_tiles.hpp), for chunks of any length.
+/// What dq, dk and dv are made from, and where they go.
 template <class T>
-ChunkKernels<T> tiled_kernels();
+struct BackwardPass {
+  ChunkSizes sizes;
+  GradientInputs<T> in;
+  // To be filled:
+  RowDots dots;
+  float* diagonal;  ///< (heads,S): see gate_sums.hpp
+  T *dq, *dk, *dv;  ///< null: not wanted
+  cudaStream_t stream;
+  // For finish_backward:
+  SavedChunks<T> saved;
+  ChunkScratch<T> scratch;
+  std::int64_t crossing_parts;
+  const float *dc_initial, *dn_initial;  ///< null without initial states
+};
+
+/// L >= 1 steps a chunk. Throw std::invalid_argument for null or unaligned tensors.
+template <class T>
+ForwardPass<T> begin_forward(const Problem& problem, std::int64_t L, const ForwardArgs& args);
+template <class T>
+BackwardPass<T> begin_backward(const Problem& problem, std::int64_t L, const BackwardArgs& args);
+template <class T>
+void finish_backward(const Problem& problem, const BackwardArgs& args, const BackwardPass<T>& pass);
 
 }  // namespace mlstm::kernels::cuda

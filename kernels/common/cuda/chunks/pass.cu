@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Order of launches and memory of the tensor-core variants; what each launch computes is in the headers.
-#include "common/cuda/chunk_pass.hpp"
+#include "common/cuda/chunks/pass.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <stdexcept>
 
 #include "common/cuda/launch.hpp"
+#include "common/cuda/types.cuh"
 #include "common/cuda/variant.hpp"
 
 namespace mlstm::kernels::cuda {
@@ -19,14 +22,17 @@ std::size_t bytes_of(const Problem& problem, std::int64_t L) {
   return arena.size();
 }
 
-void require_pointer(const char* name, const void* pointer) {
-  if (pointer == nullptr) throw std::invalid_argument(std::string(name) + " is null; expected a device pointer");
+/// Fewest columns of a result that a block makes.
+constexpr int kTileColumns = 64;
+
+void require_aligned(const char* name, const void* pointer) {
+  if (reinterpret_cast<std::uintptr_t>(pointer) % 16 != 0)
+    throw std::invalid_argument(std::string(name) + " is not aligned; expected a multiple of 16 bytes");
 }
 
 /// What is read or written in pieces of up to 16 bytes.
 template <class Args>
-void require_tensors(const Problem& problem, const Args& args) {
-  require_inputs(problem, args);
+void require_tensors(const Args& args) {
   require_aligned("q", args.q);
   require_aligned("k", args.k);
   require_aligned("v", args.v);
@@ -34,15 +40,6 @@ void require_tensors(const Problem& problem, const Args& args) {
   require_aligned("c_initial", args.c_initial);
   require_aligned("saved", args.saved);
   require_aligned("workspace", args.workspace);
-}
-
-template <class T>
-void tiled_gradients(const ChunkSizes& sizes, const TileInputs<T>& in, const TileDots& dots, float* diagonal, T* dq,
-                     T* dk, T* dv, cudaStream_t stream) {
-  tiles_dq(sizes, in, dots, dq, stream);
-  tiles_dk(sizes, in, dots, dk, stream);
-  if (dv != nullptr) tiles_dv(sizes, in, dv, stream);
-  diagonal_gate_sums(sizes, in, diagonal, stream);
 }
 
 }  // namespace
@@ -65,13 +62,8 @@ std::string too_many_blocks(const Problem& problem, std::int64_t L) {
 }
 
 template <class T>
-ChunkKernels<T> tiled_kernels() {
-  return {tiles_h<T>, tiled_gradients<T>};
-}
-
-template <class T>
-void chunk_forward(const Problem& problem, std::int64_t L, const ForwardArgs& args, const ChunkKernels<T>& kernels) {
-  require_tensors(problem, args);
+ForwardPass<T> begin_forward(const Problem& problem, std::int64_t L, const ForwardArgs& args) {
+  require_tensors(args);
   require_pointer("h", args.h);
   require_aligned("c_last", args.c_last);
   const ChunkSizes sizes = ChunkSizes::of(problem, L);
@@ -101,13 +93,20 @@ void chunk_forward(const Problem& problem, std::int64_t L, const ForwardArgs& ar
     if (borders) states.states = saved.states;
     states_forward(sizes, saved.gates, states, stream);
   }
-  kernels.h(problem, sizes, static_cast<const T*>(args.q), static_cast<const T*>(args.k), static_cast<const T*>(args.v),
-            saved.gates, saved.states, static_cast<T*>(args.h), saved.l, stream);
+  return {sizes,
+          static_cast<const T*>(args.q),
+          static_cast<const T*>(args.k),
+          static_cast<const T*>(args.v),
+          saved.gates,
+          saved.states,
+          static_cast<T*>(args.h),
+          saved.l,
+          stream};
 }
 
 template <class T>
-void chunk_backward(const Problem& problem, std::int64_t L, const BackwardArgs& args, const ChunkKernels<T>& kernels) {
-  require_tensors(problem, args);
+BackwardPass<T> begin_backward(const Problem& problem, std::int64_t L, const BackwardArgs& args) {
+  require_tensors(args);
   require_pointer("saved", args.saved);
   require_pointer("workspace", args.workspace);
   if (args.convention == Convention::exact && args.dh != nullptr) require_pointer("h", args.h);
@@ -143,43 +142,60 @@ void chunk_backward(const Problem& problem, std::int64_t L, const BackwardArgs& 
     states_backward(sizes, saved.gates, states, stream);
   }
 
-  TileInputs<T> in{};
-  in.q = static_cast<const T*>(args.q);
-  in.k = static_cast<const T*>(args.k);
-  in.v = static_cast<const T*>(args.v);
-  in.dh = args.dh != nullptr ? static_cast<const T*>(args.dh) : scratch.g;  // which is zero then
-  in.g = scratch.g;
-  in.gates = saved.gates;
-  in.inverse = static_cast<const float*>(scratch.rows.inverse);
-  in.gamma = static_cast<const float*>(scratch.rows.gamma);
-  in.states = saved.states;
-  in.d_states = scratch.d_states;
-  kernels.gradients(sizes, in, scratch.dots, scratch.diagonal, static_cast<T*>(args.dq), static_cast<T*>(args.dk),
-                    static_cast<T*>(args.dv), stream);
-  const GateSums sums{scratch.dots, scratch.diagonal, scratch.crossing, borders ? state_blocks<T>(sizes) : 0};
-  gate_sums(sizes, sums, scratch.d_log_i, scratch.d_log_f, stream);
+  BackwardPass<T> pass{};
+  pass.sizes = sizes;
+  pass.in.q = static_cast<const T*>(args.q);
+  pass.in.k = static_cast<const T*>(args.k);
+  pass.in.v = static_cast<const T*>(args.v);
+  pass.in.dh = args.dh != nullptr ? static_cast<const T*>(args.dh) : scratch.g;  // which is zero then
+  pass.in.g = scratch.g;
+  pass.in.gates = saved.gates;
+  pass.in.inverse = static_cast<const float*>(scratch.rows.inverse);
+  pass.in.gamma = static_cast<const float*>(scratch.rows.gamma);
+  pass.in.states = saved.states;
+  pass.in.d_states = scratch.d_states;
+  pass.dots = scratch.dots;
+  pass.diagonal = scratch.diagonal;
+  pass.dq = static_cast<T*>(args.dq);
+  pass.dk = static_cast<T*>(args.dk);
+  pass.dv = static_cast<T*>(args.dv);
+  pass.stream = stream;
+  pass.saved = saved;
+  pass.scratch = scratch;
+  pass.crossing_parts = borders ? state_blocks<T>(sizes) : 0;
+  pass.dc_initial = states.dc_initial;
+  pass.dn_initial = states.dn_initial;
+  return pass;
+}
+
+template <class T>
+void finish_backward(const Problem& problem, const BackwardArgs& args, const BackwardPass<T>& pass) {
+  const ChunkSizes& sizes = pass.sizes;
+  const ChunkScratch<T>& scratch = pass.scratch;
+  const GateSums sums{pass.dots, pass.diagonal, scratch.crossing, pass.crossing_parts};
+  gate_sums(sizes, sums, scratch.d_log_i, scratch.d_log_f, pass.stream);
 
   GateCotangents cotangents{scratch.d_log_i, scratch.d_log_f, nullptr, nullptr};
   const std::int64_t state = static_cast<std::int64_t>(sizes.DHQK) * sizes.DHV;
   if (problem.has_m() && args.convention == Convention::exact) {
     if (!sizes.ends_unwanted) {
-      dot_per_head(problem, args.dc_last, saved.c_end, state, args.dn_last, saved.n_end, sizes.DHQK,
-                   scratch.after_product, stream);
+      dot_per_head(problem, args.dc_last, pass.saved.c_end, state, args.dn_last, pass.saved.n_end, sizes.DHQK,
+                   scratch.after_product, pass.stream);
       cotangents.after_product = scratch.after_product;
     }
     if (problem.has_initial_state && args.dm_initial != nullptr) {
-      dot_per_head(problem, states.dc_initial, args.c_initial, state, states.dn_initial, args.n_initial, sizes.DHQK,
-                   scratch.before_product, stream);
+      dot_per_head(problem, pass.dc_initial, args.c_initial, state, pass.dn_initial, args.n_initial, sizes.DHQK,
+                   scratch.before_product, pass.stream);
       cotangents.before_product = scratch.before_product;
     }
   }
-  finish_gates(problem, args, saved.gates, scratch.rows.dm, cotangents, stream);
+  finish_gates(problem, args, pass.saved.gates, scratch.rows.dm, cotangents, pass.stream);
 }
 
-#define MLSTM_INSTANTIATE(T)                                                                             \
-  template ChunkKernels<T> tiled_kernels<T>();                                                           \
-  template void chunk_forward(const Problem&, std::int64_t, const ForwardArgs&, const ChunkKernels<T>&); \
-  template void chunk_backward(const Problem&, std::int64_t, const BackwardArgs&, const ChunkKernels<T>&);
+#define MLSTM_INSTANTIATE(T)                                                                  \
+  template ForwardPass<T> begin_forward(const Problem&, std::int64_t, const ForwardArgs&);    \
+  template BackwardPass<T> begin_backward(const Problem&, std::int64_t, const BackwardArgs&); \
+  template void finish_backward(const Problem&, const BackwardArgs&, const BackwardPass<T>&);
 MLSTM_INSTANTIATE(float)
 MLSTM_INSTANTIATE(bfloat16)
 MLSTM_INSTANTIATE(float16)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward pass of a chain of chunks with cuBLAS (common/cuda/blas_chunks.hpp). With C, n the state before a chunk and
+// Backward pass of a chain of chunks with cuBLAS (variant.hpp). With C, n the state before a chunk and
 // dC, dn the cotangent of the state after it, g = dh/d, gamma_t the cotangent of l_t:
 //
 //   scores = q kᵀ,  dA = dh vᵀ    GEMMs     dP = dA/d + gamma,  P = s scores∘D,  G = dP∘P,  dS = s dP∘D
@@ -13,14 +13,14 @@
 // past_last (<dC, C> + <dn, n>) for all steps. A row's prefix sums of G turn the first into a sum over a column.
 //
 // In all of these q_t is r_t q_t and d_t is r_t d_t, with r_t = 1 unless 1/d_t is very large (fill_weights); dq is then
-// multiplied by r_t.
+// multiplied by r_t: one of the cures for a huge 1/d (kernels/README.md).
 //
 // G, its sums and all gate gradients are unrounded; P, dS, g, C, dC and s past∘q are rounded as operands of products.
 // A warp owns a row of P, dS and G, and of dq, dk, dv; a block 32 columns of G; a thread an element of dC for all
 // chunks; a warp the gates of a chunk.
-#include "common/cuda/blas_chunks.cuh"
+#include "chunkwise/native_cublas_ownbw/chunks.cuh"
 
-namespace mlstm::kernels::cuda::blas_chunks {
+namespace mlstm::kernels::chunkwise_native_cublas {
 namespace {
 
 /// L x L matrices of all chunks. Real ones are read and then overwritten.
@@ -41,7 +41,7 @@ __global__ void weigh_squares(Chunks shape, std::int64_t rows, Gates gates, RowW
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const std::int64_t first = row.source - row.step, offset = index * shape.leading;
   const Real scale = static_cast<Real>(shape.scale);
-  const Real inverse = weights.inverse[index], gamma = weights.gamma[index];
+  const Real inverse = weights.lifted_inverse[index], gamma = weights.lifted_gamma[index];
   const std::int64_t end = row.valid ? row.step + 1 : 0;
   const double M = row.valid ? gates.M[row.source] : 0;
   Real left = 0;
@@ -49,10 +49,10 @@ __global__ void weigh_squares(Chunks shape, std::int64_t rows, Gates gates, RowW
     const std::int64_t j = tile + lane;
     Real p = 0, ds = 0, G = 0;
     if (j < end) {
-      const Real decay = exp(static_cast<Real>(gates.a[first + j] - M));
+      const Real D = exp(static_cast<Real>(gates.a[first + j] - M));
       const Real dP = inverse * squares.dA[offset + j] + gamma;
-      p = scale * (squares.scores[offset + j] * decay);
-      ds = scale * (dP * decay);
+      p = scale * (squares.scores[offset + j] * D);
+      ds = scale * (dP * D);
       G = dP * p;
       squares.scores[offset + j] = G;
     }
@@ -157,8 +157,8 @@ __global__ void dot_states(Chunks shape, const Real* past_last, const Real* C, c
 /// Cotangents of the gates that come through states.
 template <class Real>
 struct StateGates {
-  const Real *q_past, *k_future;  ///< (chunks, L)
-  const Real* past_future;        ///< (chunks); null: zero
+  const Real *q_state, *k_state;  ///< (chunks, L)
+  const Real* crossing;           ///< (chunks); null: zero
 };
 
 /// Adds them to d_log_i and d_log_f (B,NH,S); after_product (heads): <dc_last, c_last> + <dn_last, n_last>. A warp per
@@ -171,10 +171,10 @@ __global__ void finish_chunk_gates(Chunks shape, std::int64_t chunks, StateGates
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const Row top = row_of(shape, chunk * shape.L);
   const std::int64_t steps = top.last - top.source + 1;
-  Real sum = states.past_future == nullptr ? Real(0) : states.past_future[chunk];
+  Real sum = states.crossing == nullptr ? Real(0) : states.crossing[chunk];
   for (std::int64_t tile = 0; tile < steps; tile += 32) {
     const std::int64_t t = tile + lane;
-    const Real x = t < steps ? states.k_future[chunk * shape.L + t] : Real(0);
+    const Real x = t < steps ? states.k_state[chunk * shape.L + t] : Real(0);
     const Real upto = warp_prefix(x), before = __shfl_up_sync(kAllLanes, upto, 1);
     if (t < steps) {
       d_log_i[top.source + t] += x;
@@ -187,7 +187,7 @@ __global__ void finish_chunk_gates(Chunks shape, std::int64_t chunks, StateGates
   sum = 0;
   for (std::int64_t tile = steps - 1; tile >= 0; tile -= 32) {
     const std::int64_t t = tile - lane;
-    const Real x = t >= 0 ? states.q_past[chunk * shape.L + t] : Real(0);
+    const Real x = t >= 0 ? states.q_state[chunk * shape.L + t] : Real(0);
     const Real from_here = warp_prefix(x);
     if (t >= 0) d_log_f[top.source + t] += sum + from_here;
     sum += __shfl_sync(kAllLanes, from_here, 31);
@@ -206,13 +206,13 @@ template <class T>
 struct Scratch {
   using Real = RealOf<T>;
   RowWeights<Real> weights;
-  T *k, *v, *dh;      ///< padded copies, if padding is needed
-  T *q, *g, *past_q;  ///< r∘q, dh/(r d), s past∘r∘q
-  T *C, *dC;          ///< copies of states for products, if T is not Real
+  T *k, *v, *dh;        ///< padded copies, if padding is needed
+  T *q, *g, *s_past_q;  ///< r∘q, dh/(r d), s past∘r∘q
+  T *C, *dC;            ///< copies of states for products, if T is not Real
   Real *d_state, *dn;
   Squares<T> squares;
   Real *through, *within;  ///< of dq, dk, dv one after the other
-  Real *q_past, *k_future, *past_future;
+  Real *q_state, *k_state, *crossing;
 
   static Scratch take(Arena& arena, const Chunks& shape, std::int64_t heads) {
     const std::int64_t chunks = heads * shape.NC, rows = chunks * shape.L;
@@ -225,7 +225,7 @@ struct Scratch {
     out.v = arena.take<T>(pad_v ? rows * shape.DV : 0);
     out.dh = arena.take<T>(pad_v ? rows * shape.DV : 0);
     out.g = arena.take<T>(rows * shape.DV);
-    out.past_q = arena.take<T>(rows * shape.DQ);
+    out.s_past_q = arena.take<T>(rows * shape.DQ);
     out.C = arena.take<T>(shape.has_past ? copies : 0);
     out.dC = arena.take<T>(copies);
     out.d_state = arena.take<Real>(chunks * shape.state());
@@ -236,9 +236,9 @@ struct Scratch {
     out.squares.dS = arena.take<T>(rows * shape.leading);
     out.through = arena.take<Real>(rows * std::max(shape.DQ, shape.DV));
     out.within = arena.take<Real>(rows * std::max(shape.DQ, shape.DV));
-    out.q_past = arena.take<Real>(rows);
-    out.k_future = arena.take<Real>(rows);
-    out.past_future = arena.take<Real>(chunks);
+    out.q_state = arena.take<Real>(rows);
+    out.k_state = arena.take<Real>(rows);
+    out.crossing = arena.take<Real>(chunks);
     return out;
   }
 };
@@ -296,7 +296,7 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
   const T* const v = group.rows_of(args.v, shape.DHV, DV, scratch.v);
   group.weights(gates, &workspace.rows, weights);
   group.pack(args.q, shape.DHQK, DQ, weights.lift, scratch.q);
-  group.pack(args.dh, shape.DHV, DV, weights.inverse, scratch.g);
+  group.pack(args.dh, shape.DHV, DV, weights.lifted_inverse, scratch.g);
   // Without dh, g is the zero that dh would be.
   const T* const dh = args.dh == nullptr ? scratch.g : group.rows_of(args.dh, shape.DHV, DV, scratch.dh);
 
@@ -312,10 +312,10 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
   // Cotangents of the states after the chunks, and of the initial ones.
   const T* dC = nullptr;  // as an operand
   if (has_future || shape.has_initial) {
-    group.pack(args.q, shape.DHQK, DQ, weights.lifted_past, scratch.past_q);
-    group.multiply(DQ, DV, L, group.wide(scratch.past_q, DQ).t(), group.wide(scratch.g, DV),
+    group.pack(args.q, shape.DHQK, DQ, weights.lifted_s_past, scratch.s_past_q);
+    group.multiply(DQ, DV, L, group.wide(scratch.s_past_q, DQ).t(), group.wide(scratch.g, DV),
                    group.state(scratch.d_state));
-    group.sum(q, DQ, weights.past_gamma, scratch.dn);
+    group.sum(q, DQ, weights.s_past_gamma, scratch.dn);
     dC = group.scan(ends, scratch.d_state, scratch.dn, weights.past_last, true, scratch.dC);
   }
 
@@ -332,16 +332,16 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
   }
   group.multiply(L, DQ, L, group.square(squares.dS), group.wide(k, DQ), group.wide(scratch.within, DQ));
   on_rows("finish_rows", finish_rows<T>,
-          RowGradient<T>{shape.DHQK, DQ, shape.has_past ? scratch.through : nullptr, scratch.within, weights.past,
-                         weights.inverse, weights.gamma, states.n, weights.lift, q, scratch.q_past,
+          RowGradient<T>{shape.DHQK, DQ, shape.has_past ? scratch.through : nullptr, scratch.within, weights.s_past,
+                         weights.lifted_inverse, weights.lifted_gamma, states.n, weights.lift, q, scratch.q_state,
                          from_head<T>(args.dq, group.first, shape.S * shape.DHQK)});
 
   // dk
   if (has_future) group.multiply(L, DQ, DV, group.wide(v, DV), group.state(dC).t(), group.wide(scratch.through, DQ));
   group.multiply(L, DQ, L, group.square(squares.dS).t(), group.wide(q, DQ), group.wide(scratch.within, DQ));
   on_rows("finish_rows", finish_rows<T>,
-          RowGradient<T>{shape.DHQK, DQ, has_future ? scratch.through : nullptr, scratch.within, weights.input, nullptr,
-                         nullptr, scratch.dn, nullptr, k, scratch.k_future,
+          RowGradient<T>{shape.DHQK, DQ, has_future ? scratch.through : nullptr, scratch.within, weights.D_last,
+                         nullptr, nullptr, scratch.dn, nullptr, k, scratch.k_state,
                          from_head<T>(args.dk, group.first, shape.S * shape.DHQK)});
 
   // dv
@@ -349,7 +349,7 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
     if (has_future) group.multiply(L, DV, DQ, group.wide(k, DQ), group.state(dC), group.wide(scratch.through, DV));
     group.multiply(L, DV, L, group.square(squares.P).t(), group.wide(scratch.g, DV), group.wide(scratch.within, DV));
     on_rows("finish_rows", finish_rows<T>,
-            RowGradient<T>{shape.DHV, DV, has_future ? scratch.through : nullptr, scratch.within, weights.input,
+            RowGradient<T>{shape.DHV, DV, has_future ? scratch.through : nullptr, scratch.within, weights.D_last,
                            nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
                            from_head<T>(args.dv, group.first, shape.S * shape.DHV)});
   }
@@ -358,10 +358,10 @@ void backward_group(const BackwardArgs& args, const Workspace<T>& workspace, con
   const bool past_and_future = shape.has_past && has_future;
   if (past_and_future)
     launch("dot_states", dot_states<Real>, grid_of(group.chunks()), kThreads, 0, group.stream, shape, weights.past_last,
-           states.C, states.n, scratch.d_state, scratch.dn, scratch.past_future);
+           states.C, states.n, scratch.d_state, scratch.dn, scratch.crossing);
   launch("finish_chunk_gates", finish_chunk_gates<Real>, blocks_of_rows(group.chunks()), kThreads, 0, group.stream,
          shape, group.chunks(),
-         StateGates<Real>{scratch.q_past, scratch.k_future, past_and_future ? scratch.past_future : nullptr}, d_log_i,
+         StateGates<Real>{scratch.q_state, scratch.k_state, past_and_future ? scratch.crossing : nullptr}, d_log_i,
          d_log_f, workspace.after_product + group.first);
 }
 
@@ -405,12 +405,11 @@ std::size_t backward_workspace(const Problem& problem, std::int64_t L) {
 }
 
 void backward(const Problem& problem, std::int64_t L, const BackwardArgs& args) {
-  require_inputs(problem, args);
-  require(args.workspace, "workspace");
-  require(args.saved, "saved");
-  if (args.dh != nullptr && args.convention == Convention::exact) require(args.h, "h");
+  require_pointer("workspace", args.workspace);
+  require_pointer("saved", args.saved);
+  if (args.dh != nullptr && args.convention == Convention::exact) require_pointer("h", args.h);
   dispatch<double, float, bfloat16, float16>(
       problem.dtype, [&]<class T>(T) { backward_as<T>(problem, Chunks::of(problem, L), args); });
 }
 
-}  // namespace mlstm::kernels::cuda::blas_chunks
+}  // namespace mlstm::kernels::chunkwise_native_cublas
