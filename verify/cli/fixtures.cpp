@@ -72,19 +72,19 @@ int info(const PathOptions& options) {
 
 }  // namespace
 
-void add_fixtures(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand("fixtures", "Problems with a golden reference: generate, check, info");
+void add_fixtures(Command& app, int& status) {
+  Command* command = app.add_subcommand("fixtures", "Problems with a golden reference: generate, check, info");
   command->require_subcommand(0, 1);
   command->callback([command] {
-    if (command->get_subcommands().empty())
+    if (!command->subcommand_was_given())
       throw std::invalid_argument("COMMAND of fixtures is missing; expected generate, check or info");
   });
 
   auto generating = std::make_shared<GenerateOptions>();
-  CLI::App* generate_command = command->add_subcommand("generate",
-                                                       "Writes problems with inputs, cotangents and reference. Fill in "
-                                                       "/kernel with any HDF5 library, then judge what your "
-                                                       "kernel computed with: mlstm verify --captures DIR");
+  Command* generate_command = command->add_subcommand("generate",
+                                                      "Writes problems with inputs, cotangents and reference. Fill in "
+                                                      "/kernel with any HDF5 library, then judge what your "
+                                                      "kernel computed with: mlstm verify --captures DIR");
   generate_command->add_option("--out", generating->out, "directory to write to")->required();
   generating->problems.add_to(*generate_command);
   generate_command->add_flag("--no-bounds", generating->no_bounds, "leave out /reference/bounds");
@@ -94,15 +94,14 @@ void add_fixtures(CLI::App& app, int& status) {
   generate_command->callback([generating, &status] { status = generate(*generating); });
 
   auto checking = std::make_shared<PathOptions>();
-  CLI::App* check_command =
+  Command* check_command =
       command->add_subcommand("check", "Recomputes files and names whatever is not what they hold");
   check_command->add_option("PATH", checking->paths, "files, or directories with such files")->required();
   checking->threads.add_to(*check_command);
   check_command->callback([checking, &status] { status = check(*checking); });
 
   auto describing = std::make_shared<PathOptions>();
-  CLI::App* info_command =
-      command->add_subcommand("info", "Describes files: problem, tensors and their ranges, origin");
+  Command* info_command = command->add_subcommand("info", "Describes files: problem, tensors and their ranges, origin");
   info_command->add_option("PATH", describing->paths, "files, or directories with such files")->required();
   info_command->callback([describing, &status] { status = info(*describing); });
 }
