@@ -48,9 +48,11 @@ need_packages() {
     as_root=(sudo)
   fi
   "${as_root[@]}" apt-get update -qq
+  # names alone are not enough: apt also knows packages that others merely mention
+  local candidates
+  candidates=$(apt-cache policy "${missing[@]}" | awk '/^[^ ]/ { name = $1 } /^  Candidate: [^(]/ { print name }')
   for name in "${missing[@]}"; do
-    # a name alone is not enough: packages that others merely recommend have a name, too
-    if apt-cache policy "$name" | grep -q '^  Candidate: [^(]'; then wanted+=("$name"); else absent+=("$name"); fi
+    if [[ $'\n'$candidates$'\n' == *$'\n'"$name:"$'\n'* ]]; then wanted+=("$name"); else absent+=("$name"); fi
   done
   if [ ${#absent[@]} -gt 0 ]; then
     echo "This system's apt does not have: ${absent[*]}. What needs them has to find them elsewhere (CMAKE_PREFIX_PATH)."
@@ -66,6 +68,22 @@ need_packages() {
   fi
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     "${wanted[@]}" "${replaced[@]}"
+}
+
+# Ninja's lines: of those about progress at most one in five seconds, and the last one; all others.
+say_now_and_then() {
+  local line last=-5 held=""
+  while IFS= read -r line; do
+    if [[ ! $line =~ ^\[[0-9]+/[0-9]+\]\  ]]; then
+      printf '%s\n' "$line"
+    elif [ $((SECONDS - last)) -ge 5 ]; then
+      printf '%s\n' "$line"
+      last=$SECONDS held=""
+    else
+      held=$line
+    fi
+  done
+  [ -z "$held" ] || printf '%s\n' "$held"
 }
 
 # build PRESET [TARGET...]: configures and builds in build/PRESET, all targets if none is named.
@@ -91,7 +109,12 @@ build() {
     return 1
   fi
   grep -E '^-- (mlstm|No CUDA|Google Benchmark not)' "$log" || true
-  cmake --build --preset "$preset" --parallel "$(nproc)" ${1:+--target "$@"}
+  # In a pipe or a log one line every few seconds, and whatever is no progress.
+  if [ -t 1 ]; then
+    cmake --build --preset "$preset" --parallel "$(nproc)" ${1:+--target "$@"}
+  else
+    cmake --build --preset "$preset" --parallel "$(nproc)" ${1:+--target "$@"} 2>&1 | say_now_and_then
+  fi
 }
 
 # Says aloud what this machine lacks.

@@ -12,6 +12,7 @@
 
 #include "cases/problems.hpp"
 #include "cli/command.hpp"
+#include "cli/progress.hpp"
 #include "mlstm/kernel.hpp"
 #include "runner/plugin.hpp"
 #include "runner/workers.hpp"
@@ -111,26 +112,6 @@ struct ExplainArguments {
   void add_to(Command& command);
   /// What is asked for, if anything; SweepOptions are the caller's. Throws std::invalid_argument.
   std::optional<verify::ExplainOptions> wanted() const;
-};
-
-/// How far a sweep has come: a bar on a terminal, a line now and then elsewhere. On stderr.
-class Progress {
- public:
-  /// `what` is counted, e.g. "problems". Nothing is shown if `total` is small and stderr is no terminal. Without
-  /// `count_failures` only progress is said: failures are what a command looks for.
-  Progress(std::string what, std::int64_t total, bool count_failures = true);
-  ~Progress();
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
-
-  void advance(std::int64_t failures);
-
- private:
-  void draw() const;
-
-  std::string what_;
-  std::int64_t total_, done_ = 0, failures_ = 0, lines_ = 0;
-  bool count_failures_, terminal_;
 };
 
 }  // namespace mlstm::cli
