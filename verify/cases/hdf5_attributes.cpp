@@ -25,11 +25,20 @@ std::string encoded_type(hid_t type, std::string_view what) {
   return bytes;
 }
 
+/// H5Sencode, which takes an access list since HDF5 1.12. The default one asks for the encoding that 1.10 has.
+herr_t encode_space(hid_t space, void* bytes, std::size_t* size) {
+#if H5_VERSION_GE(1, 12, 0)
+  return H5Sencode2(space, bytes, size, H5P_DEFAULT);
+#else
+  return H5Sencode(space, bytes, size);
+#endif
+}
+
 std::string encoded_space(hid_t space, std::string_view what) {
   std::size_t size = 0;
-  check(H5Sencode(space, nullptr, &size), what);
+  check(encode_space(space, nullptr, &size), what);
   std::string bytes(size, '\0');
-  check(H5Sencode(space, bytes.data(), &size), what);
+  check(encode_space(space, bytes.data(), &size), what);
   return bytes;
 }
 

@@ -52,7 +52,7 @@ void require_choice(std::string_view text, std::string_view argument, const std:
     refuse(argument, text, fmt::format("one of {}", fmt::join(choices, ", ")));
 }
 
-void ProblemOptions::add_to(CLI::App& command) {
+void ProblemOptions::add_to(Command& command) {
   const std::string group = "Problems";
   command
       .add_option("--suite", suite,
@@ -66,13 +66,11 @@ void ProblemOptions::add_to(CLI::App& command) {
   command.add_option("--gate", gates, "only exp or sigmoid")->delimiter(',')->group(group);
   command.add_option("--regime", regimes, "only these gate regimes (names or globs)")->delimiter(',')->group(group);
   command.add_option("--shape", shapes, "B,NH,S,DHQK,DHV: replaces the suite's shapes; may be repeated")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->repeated()
       ->group(group);
   command.add_option("--seed", seed, "replaces the suite's seeds")->group(group);
   auto* one_case = command.add_option("--case", cases, "one problem, as a reproduction line names it; may be repeated")
-                       ->expected(1)
-                       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+                       ->repeated()
                        ->group(group);
   for (const char* other : {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed"})
     one_case->excludes(command.get_option(other));
@@ -139,7 +137,7 @@ std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs,
   return selected;
 }
 
-void ThreadsOption::add_to(CLI::App& command) {
+void ThreadsOption::add_to(Command& command) {
   command.add_option("--threads", text, "threads to use; 0, the default: one per core. Results do not depend on it");
 }
 

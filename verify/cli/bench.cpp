@@ -83,9 +83,9 @@ int bench(const Options& options) {
 
 }  // namespace
 
-void add_bench(CLI::App& app, int& status) {
+void add_bench(Command& app, int& status) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
+  Command* command =
       app.add_subcommand("bench", "Times variants, once they have passed a small problem of the same kind");
   command->footer(R"(
 What passes on a small problem (one head, some 300 steps, the same dtype, gate, dimensions and chunk size) is
@@ -114,8 +114,7 @@ decoding step.)");
           "--shape", options->shapes,
           "B,NH,S,DHQK,DHV; may be repeated. Default: 65,536 tokens or 128 decoding steps on a GPU, little on a "
           "CPU. Decoding steps take S = 1 alone")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->repeated()
       ->group(group);
   command->add_option("--chunk-size", options->chunk_sizes, "L of chunkwise variants; default: 64,128")
       ->delimiter(',')

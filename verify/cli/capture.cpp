@@ -110,9 +110,9 @@ int capture(const Options& options) {
 
 }  // namespace
 
-void add_capture(CLI::App& app, int& status) {
+void add_capture(Command& app, int& status) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand(
+  Command* command = app.add_subcommand(
       "capture",
       "Runs variants and records inputs and results as captures: one file per variant, problem and convention");
   command->add_option("--out", options->out, "directory to write to (and its MANIFEST.sha256)")->required();

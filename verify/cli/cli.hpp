@@ -2,7 +2,6 @@
 // What the subcommands of `mlstm` share. Each subcommand is one file with one add_ function.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -12,6 +11,8 @@
 #include <vector>
 
 #include "cases/problems.hpp"
+#include "cli/command.hpp"
+#include "cli/progress.hpp"
 #include "mlstm/kernel.hpp"
 #include "runner/plugin.hpp"
 #include "runner/workers.hpp"
@@ -25,16 +26,16 @@ inline constexpr int kOk = 0, kFailed = 1, kBadArguments = 2, kNothingJudged = 3
 
 /// Each adds one subcommand, which stores its exit status in `status` when it has run. Bad arguments and unreadable
 /// files leave as exceptions.
-void add_list(CLI::App& app, int& status);
-void add_reference(CLI::App& app, int& status);
-void add_verify(CLI::App& app, int& status);
-void add_capture(CLI::App& app, int& status);
-void add_gradcheck(CLI::App& app, int& status);
-void add_fixtures(CLI::App& app, int& status);
-void add_report(CLI::App& app, int& status);
-void add_bench(CLI::App& app, int& status);
-void add_mutate(CLI::App& app, int& status);
-void add_worker(CLI::App& app, int& status);
+void add_list(Command& app, int& status);
+void add_reference(Command& app, int& status);
+void add_verify(Command& app, int& status);
+void add_capture(Command& app, int& status);
+void add_gradcheck(Command& app, int& status);
+void add_fixtures(Command& app, int& status);
+void add_report(Command& app, int& status);
+void add_bench(Command& app, int& status);
+void add_mutate(Command& app, int& status);
+void add_worker(Command& app, int& status);
 
 /// Prints "mlstm: <message>" as one line on stderr.
 void print_error(std::string_view message);
@@ -51,7 +52,7 @@ struct ProblemOptions {
   std::string suite, seed;
   std::vector<std::string> dtypes, eps, gates, regimes, shapes, cases;
 
-  void add_to(CLI::App& command);
+  void add_to(Command& command);
   bool empty() const;  ///< no option was given
   /// What the options select of any list of problems.
   verify::Selection selection() const;
@@ -73,8 +74,8 @@ struct IsolationOptions {
   bool in_process = false;
 
   /// --plugin alone, for commands that run nothing.
-  void add_plugins_to(CLI::App& command);
-  void add_to(CLI::App& command);
+  void add_plugins_to(Command& command);
+  void add_to(Command& command);
 };
 
 /// What runs kernels: workers, or with --in-process this process. Ctrl-C and SIGTERM end this program with 128 +
@@ -98,7 +99,7 @@ class Isolation {
 /// --threads with its help, and its value.
 struct ThreadsOption {
   std::string text;
-  void add_to(CLI::App& command);
+  void add_to(Command& command);
   int value() const;
 };
 
@@ -108,29 +109,9 @@ struct ExplainArguments {
   std::string shrink, failures;
   bool shrinks = false;
 
-  void add_to(CLI::App& command);
+  void add_to(Command& command);
   /// What is asked for, if anything; SweepOptions are the caller's. Throws std::invalid_argument.
   std::optional<verify::ExplainOptions> wanted() const;
-};
-
-/// How far a sweep has come: a bar on a terminal, a line now and then elsewhere. On stderr.
-class Progress {
- public:
-  /// `what` is counted, e.g. "problems". Nothing is shown if `total` is small and stderr is no terminal. Without
-  /// `count_failures` only progress is shown, for commands that look for failures.
-  Progress(std::string what, std::int64_t total, bool count_failures = true);
-  ~Progress();
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
-
-  void advance(std::int64_t failures);
-
- private:
-  void draw() const;
-
-  std::string what_;
-  std::int64_t total_, done_ = 0, failures_ = 0, lines_ = 0;
-  bool count_failures_, terminal_;
 };
 
 }  // namespace mlstm::cli

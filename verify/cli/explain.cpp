@@ -8,7 +8,7 @@
 
 namespace mlstm::cli {
 
-void ExplainArguments::add_to(CLI::App& command) {
+void ExplainArguments::add_to(Command& command) {
   const std::string group = "Failures";
   command
       .add_flag(

@@ -30,7 +30,7 @@ int generate(const GenerateOptions& options) {
   how.threads = options.threads.value();
   std::vector<std::filesystem::path> written;
   {
-    Progress progress("files", static_cast<std::int64_t>(specs.size()));
+    Progress progress("files", static_cast<std::int64_t>(specs.size()), false);
     how.progress = [&](const std::filesystem::path&) { progress.advance(0); };
     written = verify::generate_fixtures(specs, options.out, how);
   }
@@ -43,7 +43,7 @@ int check(const PathOptions& options) {
   how.threads = options.threads.value();
   verify::FixtureCheck result;
   {
-    Progress progress("files", static_cast<std::int64_t>(verify::find_case_files(options.as_paths()).size()));
+    Progress progress("files", static_cast<std::int64_t>(verify::find_case_files(options.as_paths()).size()), false);
     how.progress = [&](const std::filesystem::path&) { progress.advance(0); };
     result = verify::check_fixtures(options.as_paths(), how);
   }
@@ -72,19 +72,19 @@ int info(const PathOptions& options) {
 
 }  // namespace
 
-void add_fixtures(CLI::App& app, int& status) {
-  CLI::App* command = app.add_subcommand("fixtures", "Problems with a golden reference: generate, check, info");
+void add_fixtures(Command& app, int& status) {
+  Command* command = app.add_subcommand("fixtures", "Problems with a golden reference: generate, check, info");
   command->require_subcommand(0, 1);
   command->callback([command] {
-    if (command->get_subcommands().empty())
+    if (!command->subcommand_was_given())
       throw std::invalid_argument("COMMAND of fixtures is missing; expected generate, check or info");
   });
 
   auto generating = std::make_shared<GenerateOptions>();
-  CLI::App* generate_command = command->add_subcommand("generate",
-                                                       "Writes problems with inputs, cotangents and reference. Fill in "
-                                                       "/kernel with any HDF5 library, then judge what your "
-                                                       "kernel computed with: mlstm verify --captures DIR");
+  Command* generate_command = command->add_subcommand("generate",
+                                                      "Writes problems with inputs, cotangents and reference. Fill in "
+                                                      "/kernel with any HDF5 library, then judge what your "
+                                                      "kernel computed with: mlstm verify --captures DIR");
   generate_command->add_option("--out", generating->out, "directory to write to")->required();
   generating->problems.add_to(*generate_command);
   generate_command->add_flag("--no-bounds", generating->no_bounds, "leave out /reference/bounds");
@@ -94,15 +94,14 @@ void add_fixtures(CLI::App& app, int& status) {
   generate_command->callback([generating, &status] { status = generate(*generating); });
 
   auto checking = std::make_shared<PathOptions>();
-  CLI::App* check_command =
+  Command* check_command =
       command->add_subcommand("check", "Recomputes files and names whatever is not what they hold");
   check_command->add_option("PATH", checking->paths, "files, or directories with such files")->required();
   checking->threads.add_to(*check_command);
   check_command->callback([checking, &status] { status = check(*checking); });
 
   auto describing = std::make_shared<PathOptions>();
-  CLI::App* info_command =
-      command->add_subcommand("info", "Describes files: problem, tensors and their ranges, origin");
+  Command* info_command = command->add_subcommand("info", "Describes files: problem, tensors and their ranges, origin");
   info_command->add_option("PATH", describing->paths, "files, or directories with such files")->required();
   info_command->callback([describing, &status] { status = info(*describing); });
 }

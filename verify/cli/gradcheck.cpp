@@ -108,9 +108,9 @@ int gradcheck(const Options& options) {
 
 }  // namespace
 
-void add_gradcheck(CLI::App& app, int& status) {
+void add_gradcheck(Command& app, int& status) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
+  Command* command =
       app.add_subcommand("gradcheck",
                          "Checks the reference's analytic gradient against automatic differentiation and "
                          "central differences in 50 digits; without a selection, on a few small problems");

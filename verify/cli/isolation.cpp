@@ -66,16 +66,15 @@ void end_on_signals() {
 
 }  // namespace
 
-void IsolationOptions::add_plugins_to(CLI::App& command) {
+void IsolationOptions::add_plugins_to(Command& command) {
   command
       .add_option("--plugin", plugins,
                   "shared library with variants of yours, as mlstm_kernel.h describes it; may be repeated. Without "
                   "--variant only these are run")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+      ->repeated();
 }
 
-void IsolationOptions::add_to(CLI::App& command) {
+void IsolationOptions::add_to(Command& command) {
   add_plugins_to(command);
   const std::string group = "Processes";
   auto* seconds = command

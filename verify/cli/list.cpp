@@ -85,10 +85,10 @@ std::string to_text(const VariantInfo& info) {
 
 }  // namespace
 
-void add_list(CLI::App& app, int& status) {
+void add_list(Command& app, int& status) {
   auto format = std::make_shared<std::string>("table");
   auto options = std::make_shared<IsolationOptions>();
-  CLI::App* command = app.add_subcommand("list", "Every variant and what it declares");
+  Command* command = app.add_subcommand("list", "Every variant and what it declares");
   command->add_option("--format", *format, "table (the default) or json");
   options->add_plugins_to(*command);
   command->callback([format, options, &status] {

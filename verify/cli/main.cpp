@@ -33,8 +33,7 @@ int after_output(int status) {
 int run(int argc, char** argv) {
   using namespace mlstm;
   int status = cli::kOk;
-  CLI::App app("Reference and verifier for mLSTM (xLSTM) kernels", "mlstm");
-  app.set_version_flag("--version", std::string(verify::program_source()));
+  cli::Command app("Reference and verifier for mLSTM (xLSTM) kernels", "mlstm", std::string(verify::program_source()));
   app.require_subcommand(0, 1);
   app.footer(std::string(kFooter));
   cli::add_list(app, status);
@@ -47,16 +46,9 @@ int run(int argc, char** argv) {
   cli::add_bench(app, status);
   cli::add_mutate(app, status);
   cli::add_worker(app, status);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& success) {  // --help, --version
-    return after_output(app.exit(success));
-  } catch (const CLI::ParseError& error) {
-    cli::print_error(error.what());
-    std::fputs("Run with --help for what is expected.\n", stderr);
-    return cli::kBadArguments;
-  }
-  if (app.get_subcommands().empty()) {
+  if (const std::optional<int> ended = app.parse(argc, argv))
+    return *ended == cli::kOk ? after_output(cli::kOk) : *ended;
+  if (!app.subcommand_was_given()) {
     cli::print_error("COMMAND is missing; expected one of those that --help lists");
     return cli::kBadArguments;
   }

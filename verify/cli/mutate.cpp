@@ -113,9 +113,9 @@ int plant(const Options& options) {
 
 }  // namespace
 
-void add_mutate(CLI::App& app, int& status) {
+void add_mutate(Command& app, int& status) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand(
+  Command* command = app.add_subcommand(
       "mutate",
       "Plants known bugs in honest kernels, judges them as verify does, and says which are found, where and by what; "
       "beside that, what acceptance rules of other test suites find. Succeeds if at least 99 % are found and no honest "

@@ -35,9 +35,9 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_reference(CLI::App& app, int& status) {
+void add_reference(Command& app, int& status) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand(
+  Command* command = app.add_subcommand(
       "reference",
       "Evaluates the inputs (and cotangents) of a mlstm-case file in float64: outputs, last states, gradients");
   command->add_option("IN", options->in, "mlstm-case file to read")->required();

@@ -60,9 +60,9 @@ int merge(const Options& options) {
 
 }  // namespace
 
-void add_report(CLI::App& app, int& status) {
+void add_report(Command& app, int& status) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand(
+  Command* command = app.add_subcommand(
       "report", "Renders reports, or merges those of shards (report merge); the exit status is that of the verdicts");
   command->add_option("DIR", options->directories, "directories with a report.json, or such files");
   command->add_option("--format", options->format,
@@ -72,7 +72,7 @@ void add_report(CLI::App& app, int& status) {
   command->add_option("--by", options->by, "one block per variant (the default) or per case");
 
   auto merged = std::make_shared<Options>();
-  CLI::App* merge_command =
+  Command* merge_command =
       command->add_subcommand("merge", "Writes one report for several; shards become the report of the whole sweep");
   merge_command->add_option("OUT", merged->out, "directory to write")->required();
   merge_command->add_option("DIR", merged->directories, "directories that verify --report wrote")->required();

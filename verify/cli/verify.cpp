@@ -247,9 +247,9 @@ int verify_captures(const Options& options) {
 
 }  // namespace
 
-void add_verify(CLI::App& app, int& status) {
+void add_verify(Command& app, int& status) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand(
+  Command* command = app.add_subcommand(
       "verify",
       "Judges variants over a suite of problems, or recorded captures, element by element within error bounds");
   options->problems.add_to(*command);

@@ -4,9 +4,9 @@
 
 namespace mlstm::cli {
 
-void add_worker(CLI::App& app, int& status) {
+void add_worker(Command& app, int& status) {
   auto limits = std::make_shared<verify::WorkerLimits>();
-  CLI::App* command = app.add_subcommand("worker", "Runs kernels for another mlstm, which starts it")->group("");
+  Command* command = app.add_subcommand("worker", "Runs kernels for another mlstm, which starts it")->group("");
   command->add_option("--data-limit", limits->data, "bytes of memory that it can have; 0: any number");
   command->add_option("--memory-limit", limits->memory, "bytes of memory that it may hold; 0: any number");
   command->callback([limits, &status] { status = verify::worker_main(*limits); });
