@@ -222,6 +222,46 @@ BOOST_FIXTURE_TEST_CASE(verdicts_do_not_depend_on_threads_shards_or_interruption
   BOOST_TEST(run("verify " + kSmall + " --report whole --resume").status == 2);  // another selection
 }
 
+BOOST_FIXTURE_TEST_CASE(a_report_overwrites_nothing_that_is_no_report, Workplace) {
+  const fs::path file = make_capture(*this);
+  fs::create_directories(path / "mine");
+  write("mine/report.html", "mine");
+  const std::string before = "holds report.html, and no report of this program";
+  for (const std::string& command :
+       {"verify " + kSmall + " --report mine", "verify --captures '" + file.string() + "' --report mine",
+        std::string("report merge mine mine"), std::string("mutate --report mine")}) {
+    const Result result = run(command);
+    BOOST_TEST(result.status == 2, command);
+    BOOST_TEST(contains(result.err, before), result.err);
+    BOOST_TEST(result.out.empty(), result.out);  // nothing was run
+  }
+  BOOST_TEST(read_text_file(path / "mine/report.html") == "mine");
+  BOOST_TEST(std::distance(fs::directory_iterator(path / "mine"), fs::directory_iterator()) == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_report_of_an_interrupted_sweep_is_what_its_journal_has, Workplace) {
+  const std::string sweep = "verify --suite smoke --variant '*sequence*' --dtype float32 --gate exp --report r";
+  BOOST_REQUIRE(run(sweep).status == 0);
+  const std::size_t all = report("r").size();
+  // As if killed: no report, and half a journal.
+  for (const char* name : {"report.json", "details.json", "report.html", "junit.xml", "summary.txt"})
+    fs::remove(path / "r" / name);
+  fs::resize_file(path / "r/journal.jsonl", fs::file_size(path / "r/journal.jsonl") / 2);
+  const Result text = run("report r");
+  BOOST_TEST(text.status == 2);
+  BOOST_TEST(contains(text.err, "UNFINISHED: "), text.err);
+  BOOST_TEST(contains(text.out, "UNFINISHED: "), text.out);
+  BOOST_TEST(contains(text.out, " problems of r are done; mlstm verify --resume"), text.out);
+  BOOST_TEST(contains(text.out, "outputs"), text.out);
+  const Result json = run("report r --format json");
+  BOOST_TEST(json.status == 2);
+  const std::size_t some = parse_report(json.out, "stdout").size();
+  BOOST_TEST((some > 0 && some < all));
+  BOOST_TEST(contains(run("report r --format html").out, "<strong>UNFINISHED: "));
+  BOOST_TEST(run(sweep + " --resume").status == 0);
+  BOOST_TEST(run("report r").status == 0);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_capture_passes_until_one_number_is_wrong, Workplace) {
   const fs::path file = make_capture(*this);
   BOOST_TEST(run("verify --captures captures --require-all").status == 0);
@@ -249,6 +289,10 @@ BOOST_FIXTURE_TEST_CASE(expected_verdicts_succeed_and_others_are_named, Workplac
   const Result met = run("verify --captures changed.h5 --expect expected.json");
   BOOST_TEST(met.status == 0, met.out);
   BOOST_TEST(contains(met.out, "FAIL (expected)  broken  dk"));
+  BOOST_TEST(run("verify --captures changed.h5 --expect expected.json --report expected").status == 0);
+  BOOST_TEST(contains(read_text_file(path / "expected/junit.xml"), " failures=\"0\" errors=\"0\" skipped=\"1\""));
+  BOOST_TEST(contains(read_text_file(path / "expected/report.html"), "tensors are as expected: 1 did not pass"));
+  BOOST_TEST(run("report expected").status == 0);
 
   // The broken tensor passes now: whoever stops catching it is told.
   std::string text = read_text_file(path / "expected.json");

@@ -64,6 +64,7 @@ struct Marked : Workplace {
 struct Expected {
   std::set<Status> statuses;  ///< one of these in every run
   std::string note;           ///< part of it
+  std::string check = {};     ///< Item::check, if it is one
 };
 
 /// What each hostile kernel gets. Where memory is damaged, what happens first is up to chance.
@@ -77,7 +78,7 @@ const std::map<std::string, Expected> kExpected{
     {"kill_parent", {{Status::ERROR}, "the process that watches the worker was killed"}},
     {"throw_int", {{Status::ERROR}, "an exception of type int left forward"}},
     {"throw_exception", {{Status::ERROR}, "an exception of type std::runtime_error left forward"}},
-    {"loop", {{Status::TIMEOUT}, "took longer than"}},
+    {"loop", {{Status::TIMEOUT}, "took longer than", "timeout"}},
     {"ignore_signals", {{Status::TIMEOUT}, "took longer than"}},
     {"handle_crash", {{Status::TIMEOUT}, "took longer than"}},
     {"stop_itself", {{Status::TIMEOUT}, "took longer than"}},
@@ -89,9 +90,9 @@ const std::map<std::string, Expected> kExpected{
     {"fill_shared_memory", {{Status::ERROR}, "used more than 256 MiB of memory and was stopped"}},
     {"flood_output", {{Status::ERROR}, "wrote more than 1024 KiB to its output"}},
     {"smash_heap", {{Status::FAIL, Status::ERROR}, ""}},
-    {"write_past_end", {{Status::FAIL}, "h was written past its end"}},
-    {"damage_input", {{Status::FAIL}, "q was changed, though it is an input"}},
-    {"differ", {{Status::FAIL}, "differs from run to run"}},
+    {"write_past_end", {{Status::FAIL}, "h was written past its end", "red zone"}},
+    {"damage_input", {{Status::FAIL}, "q was changed, though it is an input", "input damage"}},
+    {"differ", {{Status::FAIL}, "differs from run to run", "repeat"}},
     {"wrong", {{Status::FAIL}, ""}},
     {"close_all", {{Status::ERROR}, "lost its connection to the verifier"}},
     {"write_protocol", {{Status::ERROR}, "sent the verifier something that is no reply"}},
@@ -149,6 +150,7 @@ BOOST_FIXTURE_TEST_CASE(each_hostile_kernel_costs_its_own_runs, Marked) {
       BOOST_TEST(expected.statuses.contains(status), variant << " is " << to_string(status));
       if (status != Status::PASS) {
         BOOST_TEST(contains(of_run.front().note, expected.note), variant << ": " << of_run.front().note);
+        if (!expected.check.empty()) BOOST_TEST(of_run.front().check == expected.check, variant);
         BOOST_TEST(contains(of_run.front().repro, "--plugin " + kPlugins + "libhostile.so"));
       }
     }

@@ -189,6 +189,7 @@ BOOST_AUTO_TEST_CASE(a_tensor_that_is_zero_by_definition_must_be_zero) {
   const Item zero = find(judge(s.c, s.reference), "h");
   BOOST_TEST((zero.status == Status::PASS));
   BOOST_TEST(mentions(zero, "zero by definition"));
+  BOOST_TEST((zero.trivial && zero.zero_by_definition));
   s.c.kernel->outputs["h"](0, 0, 1, 1) = 1e-20;
   BOOST_TEST((find(judge(s.c, s.reference), "h").status == Status::FAIL));
 }

@@ -76,13 +76,13 @@ int capture(const Options& options) {
     Progress progress("problems", static_cast<std::int64_t>(plan.units.size()));
     verify::for_each_unit(plan.units, options.threads.value(), [&](const verify::Unit& unit, int) {
       std::int64_t failed_before = 0;
-      if (unit.unavailable.empty()) {
-        const verify::Case inputs = verify::make_case(unit.spec);
-        for (const verify::Run& run : unit.runs) {
+      if (const verify::ProblemRuns* work = unit.problem()) {
+        const verify::Case inputs = verify::make_case(work->spec);
+        for (const verify::Run& run : work->runs) {
           std::optional<verify::Case> c;
           std::string problem;
           try {
-            c = record(run, unit.spec, inputs, runner);
+            c = record(run, work->spec, inputs, runner);
           } catch (const std::exception& reason) {
             problem = reason.what();
           }
@@ -91,7 +91,7 @@ int capture(const Options& options) {
             verify::write_case(*c, std::filesystem::path(options.out) / (c->name + ".h5"));
             ++written;
           } else {
-            fail(run, unit.spec, problem.c_str());
+            fail(run, work->spec, problem.c_str());
             ++failed_before;
           }
         }
@@ -101,8 +101,8 @@ int capture(const Options& options) {
     });
   }
   for (const verify::Unit& unit : plan.units)
-    if (!unit.unavailable.empty())
-      fmt::print(stderr, "SKIPPED  {}  {}\n", unit.runs.front().kernel->info().key(), unit.unavailable);
+    if (const verify::CannotRun* cannot = unit.cannot_run())
+      fmt::print(stderr, "SKIPPED  {}  {}\n", cannot->kernel->info().key(), cannot->reason);
   if (written > 0) verify::write_manifest(options.out);
   fmt::print("{} captures written to {}\n", written, options.out);
   return failed > 0 ? kFailed : written == 0 ? kNothingJudged : kOk;

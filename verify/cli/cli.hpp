@@ -40,6 +40,9 @@ void add_worker(Command& app, int& status);
 /// Prints "mlstm: <message>" as one line on stderr.
 void print_error(std::string_view message);
 
+/// Columns that text on standard output may take: $COLUMNS, else those of the terminal, else 80.
+std::size_t text_width();
+
 /// Numbers from the command line. Throw std::invalid_argument that names the argument, its value and what was expected.
 std::int64_t parse_integer(std::string_view text, std::string_view argument, std::int64_t at_least);
 double parse_eps(std::string_view text, std::string_view argument);

@@ -62,6 +62,7 @@ void write_files(const std::string& report, const std::string& name, const std::
 }
 
 int judge_honest(const Options& options) {
+  if (!options.report.empty()) verify::require_report_directory(options.report);
   verify::HonestOptions how;
   how.seeds = parse_integer(options.honest, "--honest", 1);
   if (!options.problems.seed.empty())
@@ -88,6 +89,7 @@ int plant(const Options& options) {
   verify::MutationOptions how;
   how.mutants = select_mutants(options.mutants);
   if (options.list) return list_mutants(how.mutants);
+  if (!options.report.empty()) verify::require_report_directory(options.report);
   how.specimens = verify::specimens();
   how.adapt = problems.cases.empty();
   how.threads = options.threads.value();

@@ -63,7 +63,8 @@ class Buffers {
 
   void check_constants() const {
     for (const auto& [name, contents] : constants_)
-      if (!buffers_.at(name)->holds(*contents)) throw std::runtime_error(name + " was changed, though it is an input");
+      if (!buffers_.at(name)->holds(*contents))
+        throw CheckFailure(RunCheck::input_damage, name, name + " was changed, though it is an input");
   }
 
  private:
@@ -224,8 +225,9 @@ std::string index_text(std::size_t flat, const std::vector<std::int64_t>& shape)
 
 /// The first element in which two runs differ.
 struct Difference {
-  std::string place;  ///< "dq[0,0,1,0]"
-  bool unwritten;     ///< it holds the first run's poison, and the second's
+  std::string result;  ///< "dq"
+  std::string place;   ///< "dq[0,0,1,0]"
+  bool unwritten;      ///< it holds the first run's poison, and the second's
 };
 
 std::optional<Difference> first_difference(const Results& first, const Results& second, const Problem& problem) {
@@ -241,7 +243,7 @@ std::optional<Difference> first_difference(const Results& first, const Results& 
                          values.begin() + static_cast<std::ptrdiff_t>((at + 1) * size),
                          [&](std::byte byte) { return byte == fill; });
     };
-    return Difference{name + index_text(at, shape_of(tensor, problem.shape)),
+    return Difference{name, name + index_text(at, shape_of(tensor, problem.shape)),
                       is_filled(bytes, kNaN) && is_filled(other, kFinite)};
   }
   return {};
@@ -254,15 +256,17 @@ Results consistent_results(const RunWith& run, const Problem& problem, const Run
   const Results first = run(poison);
   const auto require_repeatable = [&] {
     if (const auto difference = first_difference(first, run(poison), problem))
-      throw std::runtime_error(difference->place + " differs from run to run");
+      throw CheckFailure(RunCheck::repeat, difference->result, difference->place + " differs from run to run");
   };
   for (int repeat = 0; repeat < options.repeats; ++repeat) require_repeatable();
   if (!options.guarded) return first;
   if (const auto difference = first_difference(first, run(kFinite), problem)) {
-    if (difference->unwritten) throw std::runtime_error(difference->place + " was not written");
+    if (difference->unwritten)
+      throw CheckFailure(RunCheck::not_written, difference->result, difference->place + " was not written");
     require_repeatable();
-    throw std::runtime_error(difference->place + " depends on memory that was not initialised (output, saved data, " +
-                             "workspace or beyond an input)");
+    throw CheckFailure(RunCheck::poison, difference->result,
+                       difference->place + " depends on memory that was not initialised (output, saved data, " +
+                           "workspace or beyond an input)");
   }
   return first;
 }
@@ -318,6 +322,8 @@ KernelData run_case(const Kernel& kernel, const Case& c, std::optional<Conventio
     results = options != nullptr ? consistent_results(run, c.problem, *options) : run(kZero);
   } catch (const std::system_error& error) {  // no thread to be had, say: nothing that the numbers are to blame for
     throw DeviceError(info.key() + ": " + error.what());
+  } catch (const CheckFailure& failure) {
+    throw CheckFailure(failure.check(), failure.buffer(), info.key() + ": " + failure.what());
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(info.key() + ": " + error.what());
   }

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/text.hpp"
+
 namespace mlstm::verify {
 namespace {
 
@@ -276,6 +278,23 @@ Attributes decode_device(std::string_view bytes) {
     if (std::string text = fields.text(); !text.empty()) attributes[std::string(name)] = std::move(text);
   fields.finish();
   return attributes;
+}
+
+std::string encode(const CheckFailure& failure) {
+  FieldWriter fields;
+  fields.text(failure.what());
+  fields.put(static_cast<std::uint32_t>(failure.check()));
+  fields.text(failure.buffer());
+  return fields.take();
+}
+
+CheckFailure decode_failure(std::string_view bytes) {
+  FieldReader fields(bytes);
+  const std::string text = one_line(fields.text());
+  const auto check = fields.choice<RunCheck>(kRunChecks.size());
+  const std::string buffer = one_line(fields.text());
+  fields.finish();
+  return {check, buffer, text};
 }
 
 KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention) {

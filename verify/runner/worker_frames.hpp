@@ -31,6 +31,7 @@ enum class FrameKind : std::uint32_t {
   refused,  ///< std::invalid_argument: text
   failed,   ///< std::runtime_error, of a run: text
   error,    ///< any other exception: text
+  found,    ///< CheckFailure, of a run: text, check, buffer
 };
 
 struct FrameHeader {
@@ -128,6 +129,10 @@ std::vector<Described> decode_variants(std::string_view fields);
 /// What a run returns beside its tensors: what it ran on. Only attributes that describe a device are taken.
 std::string encode_device(const Attributes& attributes);
 Attributes decode_device(std::string_view fields);
+
+/// What a run was found to do wrong beside its numbers.
+std::string encode(const CheckFailure& failure);
+CheckFailure decode_failure(std::string_view fields);
 
 /// A result with room for exactly the tensors that a run of this variant returns.
 KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention);

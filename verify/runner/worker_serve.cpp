@@ -91,6 +91,8 @@ class Server {
       }
     } catch (const std::invalid_argument& error) {
       return text_reply(FrameKind::refused, error.what());
+    } catch (const CheckFailure& failure) {
+      return {FrameKind::found, encode(failure), {}};
     } catch (const std::runtime_error& error) {
       return text_reply(FrameKind::failed, error.what());
     } catch (const std::exception& error) {

@@ -206,6 +206,7 @@ class WorkerPool::Impl {
         if (!reply.output.empty() && options_.on_output) options_.on_output(key, reply.output);
         return result;
       }
+      if (reply.kind == FrameKind::found) throw decode_failure(reply.meta);
       const std::string text = text_in(reply.meta);
       if (reply.kind == FrameKind::failed) throw std::runtime_error(text);
       if (reply.kind == FrameKind::error) throw WorkerError(text);
