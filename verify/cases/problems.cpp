@@ -75,7 +75,7 @@ void set_field(ProblemSpec& spec, std::string_view key, std::string_view text) {
   } else if (key == "eps") {
     problem.eps = parse_number<double>(key, text, "a finite number >= 0");
   } else if (key == "dtype") {
-    problem.dtype = parse_dtype(text);
+    problem.dtype = parse_storage_dtype(text);
   } else if (key == "stabilizer_init") {
     problem.stabilizer_init = parse_stabilizer_init(text);
   } else {

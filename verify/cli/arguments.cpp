@@ -98,11 +98,7 @@ std::vector<verify::ProblemSpec> ProblemOptions::named_cases() const {
 
 verify::Selection ProblemOptions::selection() const {
   verify::Selection selection;
-  for (const std::string& text : dtypes) {
-    selection.dtypes.push_back(parse_dtype(text, "--dtype"));
-    if (selection.dtypes.back() == DType::tfloat32)
-      refuse("--dtype", text, "a storage format: float64, float32, float16 or bfloat16");
-  }
+  for (const std::string& text : dtypes) selection.dtypes.push_back(parse_storage_dtype(text, "--dtype"));
   for (const std::string& text : eps) selection.eps.push_back(parse_eps(text, "--eps"));
   for (const std::string& text : gates) selection.gates.push_back(parse_gate(text, "--gate"));
   selection.regimes = regimes;
