@@ -4,8 +4,17 @@
  *
  * A library exports one function, mlstm_kernels, that names its kernels; each says what it takes and computes, and how
  * it is called. Plain C11, and C++. Nothing of mlstm has to be linked: this file is all that a plugin needs. Examples
- * are verify/examples/recurrent_plugin.c, forward and backward in C, and parallel_plugin.cu, forward in CUDA; what is
- * computed is defined there and in the README.
+ * are verify/examples/recurrent_plugin.c, forward and backward in C, and parallel_plugin.cu, forward in CUDA.
+ *
+ * The function is defined in reference/CONTRACT.md, section 2, and its two gradient conventions in section 3. In short,
+ * with the exp gate, per head and step, and s = DHQK^(-1/2):
+ *     m_t = max(log sigmoid(f_t) + m_{t-1}, i_t)    F_t = exp(log sigmoid(f_t) + m_{t-1} - m_t)    I_t = exp(i_t - m_t)
+ *     C_t = F_t C_{t-1} + I_t k_t v_t^T             n_t = F_t n_{t-1} + I_t k_t
+ *     h_t = C_t^T (s q_t) / (max(|n_t . (s q_t)|, exp(-m_t)) + eps)
+ * and with the sigmoid gate F_t = sigmoid(f_t), I_t = sigmoid(i_t), no m, and max(|n_t . (s q_t)|, 1) + eps, or a
+ * denominator of 1 if `normalize` is 0. q comes without its scale: the kernel applies s. i and f come as they are before
+ * their activation. The last states c, n are the stabilised ones above. Gradients are those of the tensors as they come:
+ * of q before the scale, of i and f before the activation.
  *
  * Memory. The caller allocates everything: inputs, outputs, `saved` (what forward leaves for backward) and `workspace`.
  * Pointers are of the declared device: host memory, or memory of the current CUDA device. All are aligned to 256 bytes.
@@ -14,7 +23,8 @@
  * Tensors are row-major and contiguous:
  *     q, k (B,NH,S,DHQK)    v, h (B,NH,S,DHV)    i, f (B,NH,S)
  *     c (B,NH,DHQK,DHV)     n (B,NH,DHQK)        m (B,NH)          gradients and cotangents as what they belong to
- * in the problem's dtype. The states c, n, m and their gradients and cotangents are float32 if that is a 16-bit one.
+ * in the problem's dtype: float64, float32, float16 or bfloat16. The states c, n, m and their gradients and cotangents
+ * are float32 if that is a 16-bit one.
  * With the sigmoid gate there is no m: its pointers are null.
  *
  * Errors. A function that cannot do its work returns another number than 0, and says why in `message` (at most
