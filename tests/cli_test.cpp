@@ -367,6 +367,10 @@ BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace)
   const std::vector<fs::path> files = find_case_files({path / "f"});
   BOOST_REQUIRE(files.size() == 1);
   BOOST_TEST(run("fixtures check f").status == 0);
+  const Result many = run("fixtures generate --suite golden --dtype float32 --out many");
+  BOOST_TEST(many.status == 0);
+  BOOST_TEST(contains(many.err, " files done"), many.err);
+  BOOST_TEST(!contains(many.err, "did not pass"), many.err);  // nothing is judged
   const Result info = run("fixtures info f");
   BOOST_TEST(info.status == 0);
   BOOST_TEST(contains(info.out, "DHQK"));

@@ -30,7 +30,7 @@ int generate(const GenerateOptions& options) {
   how.threads = options.threads.value();
   std::vector<std::filesystem::path> written;
   {
-    Progress progress("files", static_cast<std::int64_t>(specs.size()));
+    Progress progress("files", static_cast<std::int64_t>(specs.size()), false);
     how.progress = [&](const std::filesystem::path&) { progress.advance(0); };
     written = verify::generate_fixtures(specs, options.out, how);
   }
@@ -43,7 +43,7 @@ int check(const PathOptions& options) {
   how.threads = options.threads.value();
   verify::FixtureCheck result;
   {
-    Progress progress("files", static_cast<std::int64_t>(verify::find_case_files(options.as_paths()).size()));
+    Progress progress("files", static_cast<std::int64_t>(verify::find_case_files(options.as_paths()).size()), false);
     how.progress = [&](const std::filesystem::path&) { progress.advance(0); };
     result = verify::check_fixtures(options.as_paths(), how);
   }
