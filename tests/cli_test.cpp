@@ -92,6 +92,10 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
       {"verify --case 'gate=exp,normalize=0'", "--case: normalize is 0 with the exp gate; expected 1"},
       {"verify --case 'colour=red'", "colour"},
       {"verify --case 'S=8' --suite smoke", "--suite"},
+      {"verify --case regime=forget3",
+       "--case: the problem lacks dtype, S, DHQK, DHV; expected regime, dtype, S, DHQK"},
+      {"gradcheck --case 'S=8,DHQK=2,DHV=2'", "--case: the problem lacks regime, dtype; expected"},
+      {"verify --case forget3", "--case: problem is \"forget3\"; expected a line of key=value words, or the name of a"},
       {"verify --convention both", "--convention is \"both\"; expected one of exact, detached"},
       {"verify --shard 3/2", "--shard is \"3/2\"; expected i/n with 1 <= i <= n"},
       {"verify --shard 0/2", "--shard is \"0/2\""},
@@ -363,14 +367,14 @@ BOOST_FIXTURE_TEST_CASE(reference_without_cotangents_gives_outputs_only, Workpla
 }
 
 BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace) {
-  BOOST_REQUIRE(run("fixtures generate --out f " + kSmall).status == 0);
-  const std::vector<fs::path> files = find_case_files({path / "f"});
-  BOOST_REQUIRE(files.size() == 1);
-  BOOST_TEST(run("fixtures check f").status == 0);
   const Result many = run("fixtures generate --suite golden --dtype float32 --out many");
   BOOST_TEST(many.status == 0);
   BOOST_TEST(contains(many.err, " files done"), many.err);
   BOOST_TEST(!contains(many.err, "did not pass"), many.err);  // nothing is judged
+  BOOST_REQUIRE(run("fixtures generate --out f " + kSmall).status == 0);
+  const std::vector<fs::path> files = find_case_files({path / "f"});
+  BOOST_REQUIRE(files.size() == 1);
+  BOOST_TEST(run("fixtures check f").status == 0);
   const Result info = run("fixtures info f");
   BOOST_TEST(info.status == 0);
   BOOST_TEST(contains(info.out, "DHQK"));
@@ -382,12 +386,13 @@ BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace)
 }
 
 BOOST_FIXTURE_TEST_CASE(gradcheck_passes_and_reports_what_exceeds_the_tolerance, Workplace) {
-  const std::string tiny = "gradcheck --formulation recurrent --case \"regime=standard,S=3,DHQK=2,DHV=2,L=2\" ";
+  const std::string tiny =
+      "gradcheck --formulation recurrent --case \"regime=standard,dtype=float64,S=3,DHQK=2,DHV=2,L=2\" ";
   const Result passed = run(tiny);
   BOOST_TEST(passed.status == 0, passed.out << passed.err);
   BOOST_TEST(contains(passed.out, "10 gradients checked: 10 PASS, 0 FAIL"));
   const Result failed = run(tiny + "--tolerance 0");
   BOOST_TEST(failed.status == 1);
   BOOST_TEST(contains(failed.out, "FAIL  mlstm gradcheck --formulation recurrent --case \"regime=standard"));
-  BOOST_TEST(run("gradcheck --case \"S=500,DHQK=64,DHV=64\"").status == 3);
+  BOOST_TEST(run("gradcheck --case \"regime=standard,dtype=float64,S=500,DHQK=64,DHV=64\"").status == 3);
 }

@@ -55,9 +55,10 @@ void require_choice(std::string_view text, std::string_view argument, const std:
 void ProblemOptions::add_to(CLI::App& command) {
   const std::string group = "Problems";
   command
-      .add_option("--suite", suite,
-                  "smoke (seconds, the default), standard (minutes), full, golden (tiny), or captures (tiny; what "
-                  "data/captures/h100 records: every dtype and gate)")
+      .add_option(
+          "--suite", suite,
+          "smoke (the default), standard (some 20 CPU minutes), full (hours), golden (tiny), or captures (tiny; what "
+          "data/captures/h100 records: every dtype and gate)")
       ->group(group);
   command.add_option("--dtype", dtypes, "only float64, float32, float16 or bfloat16; several: separated by commas")
       ->delimiter(',')
@@ -70,7 +71,10 @@ void ProblemOptions::add_to(CLI::App& command) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->group(group);
   command.add_option("--seed", seed, "replaces the suite's seeds")->group(group);
-  auto* one_case = command.add_option("--case", cases, "one problem, as a reproduction line names it; may be repeated")
+  auto* one_case = command
+                       .add_option("--case", cases,
+                                   "one problem, as a reproduction line or the heading of a failure names it; may be "
+                                   "repeated. Needs regime, dtype, S, DHQK and DHV")
                        ->expected(1)
                        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
                        ->group(group);
@@ -87,8 +91,7 @@ std::vector<verify::ProblemSpec> ProblemOptions::named_cases() const {
   std::vector<verify::ProblemSpec> result;
   for (const std::string& line : cases) {
     try {
-      result.push_back(verify::parse_spec(line));
-      validate(result.back().problem);
+      result.push_back(verify::parse_case(line));
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument(std::string("--case: ") + error.what());
     }
