@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "base/memory.hpp"
 #include "cases/problems_draw.hpp"
 
 namespace mlstm::verify {
@@ -158,7 +159,6 @@ ProblemSpec parse_words(std::string_view line, std::set<std::string_view>& seen)
   return spec;
 }
 
-std::string case_name(const ProblemSpec& spec) {
 }  // namespace
 
 ProblemSpec parse_spec(std::string_view line) {
@@ -202,6 +202,7 @@ ProblemSpec parse_case(const std::string& text) {
       fmt::format("the problem lacks {}; expected regime, dtype, S, DHQK and DHV at least", fmt::join(missing, ", ")));
 }
 
+std::string case_name(const ProblemSpec& spec) {
   const Problem& p = spec.problem;
   const Shape& s = p.shape;
   return fmt::format("{}_{}{}_{}_eps{}_{}_B{}_NH{}_S{}_{}x{}_L{}{}{}_seed{}", spec.regime, to_string(p.gate),
@@ -215,14 +216,16 @@ ProblemSpec parse_case(const std::string& text) {
 
 Case make_case(const ProblemSpec& spec) {
   validate(spec);
-  const Drawn drawn = draw({spec.regime, spec.problem, spec.seed, spec.cotangents, spec.last_state_cotangents});
-  Case result;
-  result.name = case_name(spec);
-  result.problem = spec.problem;
-  result.inputs = to_arrays(drawn.inputs, spec.problem.shape);
-  result.cotangents = to_arrays(drawn.cotangents, spec.problem.shape);
-  result.attributes["spec"] = to_line(spec);
-  return result;
+  return naming_who_ran_out("the verifier", "it made the inputs", [&] {
+    const Drawn drawn = draw({spec.regime, spec.problem, spec.seed, spec.cotangents, spec.last_state_cotangents});
+    Case result;
+    result.name = case_name(spec);
+    result.problem = spec.problem;
+    result.inputs = to_arrays(drawn.inputs, spec.problem.shape);
+    result.cotangents = to_arrays(drawn.cotangents, spec.problem.shape);
+    result.attributes["spec"] = to_line(spec);
+    return result;
+  });
 }
 
 double cost_of(const Problem& problem, bool gradients) {

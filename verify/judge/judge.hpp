@@ -89,7 +89,8 @@ bool declares_straddling(const KernelData& kernel);
 /// Judges everything in `c.kernel` against `reference` (which has gradients if the case has cotangents): outputs, last
 /// states and gradients. Never throws for wrong numbers; one item per tensor, in contract order.
 /// The note says `trivial` where a tensor of zeros would pass, and `zero by definition` where it is right; which of the
-/// two bounds df meets; and under which other convention a failing gradient would pass.
+/// two bounds df meets; that the formulation is not stated; and under which other convention a failing gradient would
+/// pass.
 std::vector<Item> judge(const Case& c, const ReferenceData& reference, const JudgeOptions& options = {});
 
 }  // namespace mlstm::verify

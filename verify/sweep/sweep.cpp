@@ -9,8 +9,10 @@
 #include <set>
 #include <tuple>
 
+#include "base/memory.hpp"
 #include "mlstm/parallel_for.hpp"
 #include "properties/properties.hpp"
+#include "runner/kernel_needs.hpp"
 #include "runner/runner.hpp"
 #include "sweep/picture_keeper.hpp"
 
@@ -55,7 +57,7 @@ Item why_stopped(const Unit& unit, const Run& run, const RunOptions& how) {
   } catch (const TimeoutError& error) {
     return stopped(unit, run, Status::TIMEOUT, error.what());
   } catch (const std::exception& error) {
-    return stopped(unit, run, Status::ERROR, error.what());
+    return stopped(unit, run, Status::ERROR, reason_of(error));
   }
 }
 
@@ -94,6 +96,32 @@ std::vector<Item> check_unit(const Unit& unit, int threads, const SweepOptions& 
   }
 }
 
+/// For each run of the unit why its memory cannot suffice, or nothing; says what a large problem needs.
+std::vector<std::string> check_memory(const Unit& unit, int threads, const SweepOptions& sweep) {
+  const std::uint64_t much = std::min(sweep.large, std::uint64_t{1} << 28);  // what needs less is not looked at
+  const Problem& problem = unit.spec.problem;
+  std::vector<std::string> reasons(unit.runs.size());
+  std::optional<MemoryLimits> limits;
+  std::string largest;
+  std::uint64_t most = 0;
+  for (std::size_t n = 0; n < unit.runs.size(); ++n) {
+    const Kernel& kernel = *unit.runs[n].kernel;
+    const bool gradients = unit.runs[n].convention.has_value();
+    const VerifierNeeds own = verifier_needs(problem, unit.spec.cotangents, threads, kernel.info().module);
+    const std::optional<KernelNeeds> others = kernel_needs(kernel, problem, gradients);
+    const std::uint64_t together = own.total() + (others ? others->total() : 0);
+    if (together < much) continue;
+    if (!limits) limits = MemoryLimits{.worker = sweep.worker_memory};
+    reasons[n] = why_too_large(own, others, *limits);
+    if (!reasons[n].empty() || together <= most) continue;
+    most = together;
+    largest = needs_text(own, others);
+  }
+  if (sweep.on_notice && most > 0 && most >= sweep.large)
+    sweep.on_notice(fmt::format("{} needs about {}", case_name(unit.spec), largest));
+  return reasons;
+}
+
 std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& sweep, const PictureKeeper& keeper) {
   std::vector<Record> records;
   if (!unit.unavailable.empty()) {
@@ -104,6 +132,11 @@ std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& 
   const auto add = [&](const Item& item) { records.push_back({item, dtype, unit.spec.regime, unit.index}); };
   if (!unit.property.empty()) {
     for (const Item& item : check_unit(unit, threads, sweep)) add(item);
+    return records;
+  }
+  const std::vector<std::string> too_large = check_memory(unit, threads, sweep);
+  if (std::none_of(too_large.begin(), too_large.end(), [](const std::string& reason) { return reason.empty(); })) {
+    for (std::size_t n = 0; n < unit.runs.size(); ++n) add(stopped(unit, unit.runs[n], Status::ERROR, too_large[n]));
     return records;
   }
   std::size_t next = 0;
@@ -119,9 +152,12 @@ std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& 
     judging.known = &known;
     judging.wants_picture = [&](const Item& item) { return keeper.wants(item, c.problem.dtype, unit.index); };
     for (; next < unit.runs.size(); ++next)
-      for (const Item& item : judge_run(unit, unit.runs[next], c, reference, judging, sweep)) add(item);
+      if (!too_large[next].empty())
+        add(stopped(unit, unit.runs[next], Status::ERROR, too_large[next]));
+      else
+        for (const Item& item : judge_run(unit, unit.runs[next], c, reference, judging, sweep)) add(item);
   } catch (const std::exception& error) {
-    for (; next < unit.runs.size(); ++next) add(stopped(unit, unit.runs[next], Status::ERROR, error.what()));
+    for (; next < unit.runs.size(); ++next) add(stopped(unit, unit.runs[next], Status::ERROR, reason_of(error)));
   }
   return records;
 }
