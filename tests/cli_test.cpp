@@ -81,7 +81,7 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
       {"verify --dtype float8", "--dtype is \"float8\"; expected float64"},
       {"verify --dtype tfloat32", "--dtype is \"tfloat32\"; expected float64, float32, float16 or bfloat16"},
       {"verify --dtype bf16", "expected float64, float32, float16 or bfloat16; did you mean bfloat16?"},
-      {"bench --dtype fp8", "--dtype is \"fp8\"; expected float64, float32, float16 or bfloat16"},
+      {"bench --dtype fp8", "--dtype is \"fp8\"; expected one of float64, float32, float16, bfloat16"},
       {"verify --eps -1", "--eps is \"-1\"; expected a finite number >= 0"},
       {"verify --eps nan", "--eps is \"nan\""},
       {"verify --gate relu", "--gate is \"relu\"; expected one of exp, sigmoid"},
@@ -234,6 +234,7 @@ BOOST_FIXTURE_TEST_CASE(a_capture_passes_until_one_number_is_wrong, Workplace) {
   BOOST_TEST(run("verify --captures captures --require-all").status == 0);
   const Case c = read_case(file);
   BOOST_TEST(c.kernel->variant == kVariant);
+  BOOST_TEST((c.kernel->formulation == Module::chunkwise));
   BOOST_TEST(std::get<std::string>(c.kernel->attributes.at("source")) == program_source());
 
   for (const double wrong : {1.0, std::nan(""), HUGE_VAL}) {

@@ -4,6 +4,10 @@
 // 3.4 leaves a pointer to freed memory behind where a matrix that is in use gets another size and there is none.
 #include "failing_memory.hpp"
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <boost/test/unit_test.hpp>
 #include <fstream>
 #include <functional>
@@ -14,6 +18,7 @@
 #include "base/text.hpp"
 #include "cases/problems.hpp"
 #include "judge/judge.hpp"
+#include "mlstm/parallel_for.hpp"
 #include "runner/kernel_needs.hpp"
 #include "runner/runner.hpp"
 #include "small_case.hpp"
@@ -106,6 +111,28 @@ BOOST_AUTO_TEST_CASE(so_is_automatic_differentiation) {
 
 BOOST_AUTO_TEST_CASE(so_is_the_reference_on_several_threads) {
   reference_survives({.formulation = Module::chunkwise, .threads = 2});
+}
+
+BOOST_AUTO_TEST_CASE(work_is_done_by_the_threads_that_there_is_memory_for) {
+  const pid_t child = fork();
+  BOOST_REQUIRE(child >= 0);
+  if (child == 0) {  // with no room for the stack of another thread
+    long pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlim_t most = static_cast<rlim_t>(pages) * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + (rlim_t{1} << 20);
+    const rlimit limit{most, most};
+    setrlimit(RLIMIT_AS, &limit);
+    std::atomic<int> sum{0};
+    try {
+      parallel_for(10, 10, [&](std::int64_t n) { sum += static_cast<int>(n); });
+    } catch (...) {
+      _exit(1);
+    }
+    _exit(sum == 45 ? 0 : 2);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  BOOST_TEST(status == 0);
 }
 
 BOOST_AUTO_TEST_CASE(bounds_are_right_after_any_allocation_failed) {
