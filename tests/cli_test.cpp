@@ -234,7 +234,7 @@ BOOST_FIXTURE_TEST_CASE(a_capture_passes_until_one_number_is_wrong, Workplace) {
   BOOST_TEST(run("verify --captures captures --require-all").status == 0);
   const Case c = read_case(file);
   BOOST_TEST(c.kernel->variant == kVariant);
-  BOOST_TEST((c.kernel->formulation == Module::chunkwise));
+  BOOST_TEST((c.kernel->formulation == mlstm::Module::chunkwise));
   BOOST_TEST(std::get<std::string>(c.kernel->attributes.at("source")) == program_source());
 
   for (const double wrong : {1.0, std::nan(""), HUGE_VAL}) {

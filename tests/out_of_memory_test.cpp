@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
+#include <exception>
 #include <fstream>
 #include <functional>
 #include <new>
@@ -315,6 +316,16 @@ BOOST_AUTO_TEST_CASE(what_cannot_fit_is_an_error_before_it_starts) {
     BOOST_TEST(
         record.item.note.find("; --memory-limit gives the process that runs the kernel 256 MiB") != std::string::npos,
         record.item.note);
+}
+
+BOOST_AUTO_TEST_CASE(a_variant_that_does_not_say_what_it_saves_is_run_all_the_same) {
+  struct Silent final : Kernel {
+    const VariantInfo& info() const override { return find_kernel("recurrent--sequence_eigen_ownbw")->info(); }
+    std::size_t saved_size(const Problem&) const override { throw std::bad_exception(); }
+    void forward(const Problem&, const ForwardArgs&) const override {}
+  };
+  BOOST_TEST(!kernel_needs(Silent(), parse_spec(kProblems.front()).problem, true).has_value());
+  BOOST_TEST(kernel_needs(Silent(), parse_spec(kProblems.front()).problem, false).has_value());
 }
 
 BOOST_AUTO_TEST_CASE(a_reference_that_cannot_fit_is_refused) {

@@ -55,10 +55,10 @@ void require_choice(std::string_view text, std::string_view argument, const std:
 void ProblemOptions::add_to(CLI::App& command) {
   const std::string group = "Problems";
   command
-      .add_option(
-          "--suite", suite,
-          "smoke (the default), standard (some 20 CPU minutes), full (hours), golden (tiny), or captures (tiny; what "
-          "data/captures/h100 records: every dtype and gate)")
+      .add_option("--suite", suite,
+                  "smoke (the quickest, the default), standard (every regime in every dtype), full (that with three "
+                  "seeds, and longer sequences), golden (tiny), or captures (tiny; what "
+                  "data/captures/h100 records: every dtype and gate)")
       ->group(group);
   command.add_option("--dtype", dtypes, "only float64, float32, float16 or bfloat16; several: separated by commas")
       ->delimiter(',')

@@ -24,7 +24,7 @@ struct KernelNeeds {
   std::uint64_t total() const { return inputs + std::max(buffers + results, reply); }
 };
 
-/// Nothing if the variant cannot be asked here (one of a plugin that is loaded in workers only).
+/// Nothing if the variant cannot be asked here (one of a plugin that is loaded in workers only), or throws.
 std::optional<KernelNeeds> kernel_needs(const Kernel& kernel, const Problem& problem, bool gradients);
 
 /// What limits the memory of a sweep.
