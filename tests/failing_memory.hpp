@@ -9,12 +9,21 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
+#include <new>
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__)
+#define MLSTM_ADDRESS_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MLSTM_ADDRESS_SANITIZER
+#endif
+#endif
+
+#ifdef MLSTM_ADDRESS_SANITIZER
 extern "C" void* __interceptor_malloc(std::size_t) noexcept;
 extern "C" void* __interceptor_aligned_alloc(std::size_t, std::size_t) noexcept;
-#define MLSTM_REAL(function) __interceptor_##function
 #else
 extern "C" void* __libc_malloc(std::size_t) noexcept;
 extern "C" void* __libc_memalign(std::size_t, std::size_t) noexcept;
@@ -23,12 +32,13 @@ extern "C" void __libc_free(void*) noexcept;
 
 namespace mlstm::test {
 
-/// Calls of malloc from now on that succeed before one fails; all those after it succeed again.
-inline std::atomic<std::int64_t> calls_before_failure{std::numeric_limits<std::int64_t>::max()};
-inline std::atomic<bool> failed{false};
+/// Calls of malloc from now on that succeed before one fails; all those after it succeed again. Plain numbers and
+/// built-in atomics: a sanitizer calls malloc before anything of its own is ready.
+inline std::int64_t calls_before_failure = std::numeric_limits<std::int64_t>::max();
+inline bool failed = false;
 
-inline bool fails_now() {
-  if (calls_before_failure.fetch_sub(1) != 0) return false;
+__attribute__((no_sanitize("address"), no_sanitize("undefined"))) inline bool fails_now() {
+  if (__atomic_fetch_sub(&calls_before_failure, 1, __ATOMIC_SEQ_CST) != 0) return false;
   failed = true;
   errno = ENOMEM;
   return true;
@@ -60,13 +70,21 @@ inline void* counted(void* address) {
 
 }  // namespace mlstm::test
 
-#ifdef __SANITIZE_ADDRESS__
-extern "C" void* malloc(std::size_t bytes) noexcept {
-  return mlstm::test::fails_now() ? nullptr : MLSTM_REAL(malloc)(bytes);
+#ifdef MLSTM_ADDRESS_SANITIZER
+extern "C" __attribute__((no_sanitize("address"), no_sanitize("undefined"))) void* malloc(std::size_t bytes) noexcept {
+  return mlstm::test::fails_now() ? nullptr : __interceptor_malloc(bytes);
 }
-extern "C" void* aligned_alloc(std::size_t alignment, std::size_t bytes) noexcept {
-  return mlstm::test::fails_now() ? nullptr : MLSTM_REAL(aligned_alloc)(alignment, bytes);
+extern "C" __attribute__((no_sanitize("address"), no_sanitize("undefined"))) void* aligned_alloc(
+    std::size_t alignment, std::size_t bytes) noexcept {
+  return mlstm::test::fails_now() ? nullptr : __interceptor_aligned_alloc(alignment, bytes);
 }
+// A sanitizer's operator new does not call malloc.
+void* operator new(std::size_t bytes) {
+  if (void* const address = malloc(bytes)) return address;
+  throw std::bad_alloc();
+}
+void operator delete(void* address) noexcept { free(address); }
+void operator delete(void* address, std::size_t) noexcept { free(address); }
 #else
 extern "C" void* malloc(std::size_t bytes) noexcept {
   return mlstm::test::fails_now() ? nullptr : mlstm::test::counted(__libc_malloc(bytes));

@@ -224,7 +224,7 @@ std::int64_t peak_of(const std::function<void()>& work) {
   return test::bytes_most - before;
 }
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef MLSTM_ADDRESS_SANITIZER
 constexpr bool kCounted = false;
 #else
 constexpr bool kCounted = true;
