@@ -78,7 +78,9 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
       {"verify --suite huge", "huge"},
       {"verify --variant 'no*such'", "--variant is \"no*such\"; expected a glob that matches one of"},
       {"verify --dtype float8", "--dtype is \"float8\"; expected float64"},
-      {"verify --dtype tfloat32", "--dtype is \"tfloat32\"; expected a storage format"},
+      {"verify --dtype tfloat32", "--dtype is \"tfloat32\"; expected float64, float32, float16 or bfloat16"},
+      {"verify --dtype bf16", "expected float64, float32, float16 or bfloat16; did you mean bfloat16?"},
+      {"bench --dtype fp8", "--dtype is \"fp8\"; expected one of float64, float32, float16, bfloat16"},
       {"verify --eps -1", "--eps is \"-1\"; expected a finite number >= 0"},
       {"verify --eps nan", "--eps is \"nan\""},
       {"verify --gate relu", "--gate is \"relu\"; expected one of exp, sigmoid"},
@@ -89,6 +91,10 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
       {"verify --case 'gate=exp,normalize=0'", "--case: normalize is 0 with the exp gate; expected 1"},
       {"verify --case 'colour=red'", "colour"},
       {"verify --case 'S=8' --suite smoke", "--suite"},
+      {"verify --case regime=forget3",
+       "--case: the problem lacks dtype, S, DHQK, DHV; expected regime, dtype, S, DHQK"},
+      {"gradcheck --case 'S=8,DHQK=2,DHV=2'", "--case: the problem lacks regime, dtype; expected"},
+      {"verify --case forget3", "--case: problem is \"forget3\"; expected a line of key=value words, or the name of a"},
       {"verify --convention both", "--convention is \"both\"; expected one of exact, detached"},
       {"verify --shard 3/2", "--shard is \"3/2\"; expected i/n with 1 <= i <= n"},
       {"verify --shard 0/2", "--shard is \"0/2\""},
@@ -267,6 +273,7 @@ BOOST_FIXTURE_TEST_CASE(a_capture_passes_until_one_number_is_wrong, Workplace) {
   BOOST_TEST(run("verify --captures captures --require-all").status == 0);
   const Case c = read_case(file);
   BOOST_TEST(c.kernel->variant == kVariant);
+  BOOST_TEST((c.kernel->formulation == mlstm::Module::chunkwise));
   BOOST_TEST(std::get<std::string>(c.kernel->attributes.at("source")) == program_source());
 
   for (const double wrong : {1.0, std::nan(""), HUGE_VAL}) {
@@ -404,6 +411,10 @@ BOOST_FIXTURE_TEST_CASE(reference_without_cotangents_gives_outputs_only, Workpla
 }
 
 BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace) {
+  const Result many = run("fixtures generate --suite golden --dtype float32 --out many");
+  BOOST_TEST(many.status == 0);
+  BOOST_TEST(contains(many.err, " files done"), many.err);
+  BOOST_TEST(!contains(many.err, "did not pass"), many.err);  // nothing is judged
   BOOST_REQUIRE(run("fixtures generate --out f " + kSmall).status == 0);
   const std::vector<fs::path> files = find_case_files({path / "f"});
   BOOST_REQUIRE(files.size() == 1);
@@ -419,12 +430,13 @@ BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace)
 }
 
 BOOST_FIXTURE_TEST_CASE(gradcheck_passes_and_reports_what_exceeds_the_tolerance, Workplace) {
-  const std::string tiny = "gradcheck --formulation recurrent --case \"regime=standard,S=3,DHQK=2,DHV=2,L=2\" ";
+  const std::string tiny =
+      "gradcheck --formulation recurrent --case \"regime=standard,dtype=float64,S=3,DHQK=2,DHV=2,L=2\" ";
   const Result passed = run(tiny);
   BOOST_TEST(passed.status == 0, passed.out << passed.err);
   BOOST_TEST(contains(passed.out, "10 gradients checked: 10 PASS, 0 FAIL"));
   const Result failed = run(tiny + "--tolerance 0");
   BOOST_TEST(failed.status == 1);
   BOOST_TEST(contains(failed.out, "FAIL  mlstm gradcheck --formulation recurrent --case \"regime=standard"));
-  BOOST_TEST(run("gradcheck --case \"S=500,DHQK=64,DHV=64\"").status == 3);
+  BOOST_TEST(run("gradcheck --case \"regime=standard,dtype=float64,S=500,DHQK=64,DHV=64\"").status == 3);
 }

@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 
 const std::string kProgram = MLSTM_BINARY_DIR "/bin/mlstm", kPlugins = MLSTM_BINARY_DIR "/plugins/";
-const std::string kCase = "dtype=float32,NH=2,S=24,DHQK=8,DHV=4,L=8,seed=";
+const std::string kCase = "regime=standard,dtype=float32,NH=2,S=24,DHQK=8,DHV=4,L=8,seed=";
 
 int setting(const char* name, int otherwise) {
   const char* const text = std::getenv(name);
@@ -264,7 +264,7 @@ BOOST_FIXTURE_TEST_CASE(a_plugin_is_asked_what_it_supports, Marked) {
   Result result = verify("no even S");
   BOOST_TEST(result.status == 3, result.out);
   BOOST_TEST(contains(result.err, "not run, supports no selected problem: recurrent--broken: S has to be odd"));
-  result = verify("no even S", "--case dtype=float32,S=3");
+  result = verify("no even S", "--case regime=standard,dtype=float32,S=3,DHQK=1,DHV=1");
   BOOST_TEST(result.status == 0, result.out);
   BOOST_TEST(contains(verify("supports says nothing").err, "recurrent--broken: supports returned 5"));
   BOOST_TEST(contains(verify("supports fills its message").err, "recurrent--broken: xxxxxxxx"));

@@ -92,9 +92,12 @@ class Isolation {
   /// The plugins' variants.
   std::vector<const Kernel*> plugins() const;
   verify::RunFunction runner();
+  /// Bytes that a process that runs kernels may use, 0: any number; absent: kernels run in this process.
+  std::optional<std::uint64_t> worker_memory() const { return worker_memory_; }
   verify::UnavailableFunction unavailable();
 
  private:
+  std::optional<std::uint64_t> worker_memory_;
   std::optional<verify::WorkerPool> workers_;  // before the variants, which use it
   std::vector<verify::PluginVariants> plugins_;
 };

@@ -117,6 +117,8 @@ int verify_suite(const Options& options) {
   how.run.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
   how.run.guarded = !options.unguarded;
   how.runner = isolation.runner();
+  how.worker_memory = isolation.worker_memory();
+  how.on_notice = print_error;
   {
     Progress progress("problems", static_cast<std::int64_t>(units.size()));
     how.journal = journal ? &*journal : nullptr;

@@ -104,8 +104,8 @@ bool declares_straddling(const KernelData& kernel);
 
 /// Judges everything in `c.kernel` against `reference` (which has gradients if the case has cotangents): outputs, last
 /// states and gradients. Never throws for wrong numbers; one item per tensor, in contract order.
-/// Notes say in words what Item::trivial and zero_by_definition say; which of the two bounds df meets; and under which
-/// other convention a failing gradient would pass.
+/// Notes say in words what Item::trivial and zero_by_definition say; which of the two bounds df meets; that the
+/// formulation is not stated; and under which other convention a failing gradient would pass.
 std::vector<Item> judge(const Case& c, const ReferenceData& reference, const JudgeOptions& options = {});
 
 }  // namespace mlstm::verify

@@ -9,8 +9,10 @@
 #include <set>
 #include <tuple>
 
+#include "base/memory.hpp"
 #include "mlstm/parallel_for.hpp"
 #include "properties/properties.hpp"
+#include "runner/kernel_needs.hpp"
 #include "runner/runner.hpp"
 #include "sweep/picture_keeper.hpp"
 
@@ -82,7 +84,7 @@ Item why_stopped(const ProblemSpec& spec, const Run& run, const std::string& pro
   } catch (const TimeoutError& error) {
     return stopped(spec, run, property, Status::TIMEOUT, "timeout", error.what());
   } catch (const std::exception& error) {
-    return stopped(spec, run, property, Status::ERROR, "exception", error.what());
+    return stopped(spec, run, property, Status::ERROR, "exception", reason_of(error));
   }
 }
 
@@ -122,9 +124,43 @@ std::vector<Item> check_unit(const PropertyCheckup& unit, int threads, const Swe
   }
 }
 
+/// For each run of the unit why its memory cannot suffice, or nothing; says what a large problem needs.
+std::vector<std::string> check_memory(const ProblemRuns& unit, int threads, const SweepOptions& sweep) {
+  const std::uint64_t much = std::min(sweep.large, std::uint64_t{1} << 28);  // what needs less is not looked at
+  const Problem& problem = unit.spec.problem;
+  std::vector<std::string> reasons(unit.runs.size());
+  std::optional<MemoryLimits> limits;
+  std::string largest;
+  std::uint64_t most = 0;
+  for (std::size_t n = 0; n < unit.runs.size(); ++n) {
+    const Kernel& kernel = *unit.runs[n].kernel;
+    const bool gradients = unit.runs[n].convention.has_value();
+    const VerifierNeeds own = verifier_needs(problem, unit.spec.cotangents, threads, kernel.info().module);
+    const std::optional<KernelNeeds> others = kernel_needs(kernel, problem, gradients);
+    const std::uint64_t together = own.total() + (others ? others->total() : 0);
+    if (together < much) continue;
+    if (!limits) limits = MemoryLimits{.worker = sweep.worker_memory};
+    reasons[n] = why_too_large(own, others, *limits);
+    if (!reasons[n].empty() || together <= most) continue;
+    most = together;
+    largest = needs_text(own, others);
+  }
+  if (sweep.on_notice && most > 0 && most >= sweep.large)
+    sweep.on_notice(fmt::format("{} needs about {}", case_name(unit.spec), largest));
+  return reasons;
+}
+
 std::vector<Item> run_unit(const ProblemRuns& unit, int threads, const SweepOptions& sweep,
                            const std::function<bool(const Item&)>& wants_picture) {
   std::vector<Item> items;
+  const auto stop = [&](std::size_t n, const std::string& check, const std::string& reason) {
+    items.push_back(stopped(unit.spec, unit.runs[n], {}, Status::ERROR, check, reason));
+  };
+  const std::vector<std::string> too_large = check_memory(unit, threads, sweep);
+  if (std::none_of(too_large.begin(), too_large.end(), [](const std::string& reason) { return reason.empty(); })) {
+    for (std::size_t n = 0; n < unit.runs.size(); ++n) stop(n, "memory", too_large[n]);
+    return items;
+  }
   std::size_t next = 0;
   try {
     Case c = make_case(unit.spec);
@@ -138,11 +174,13 @@ std::vector<Item> run_unit(const ProblemRuns& unit, int threads, const SweepOpti
     judging.known = &known;
     judging.wants_picture = wants_picture;
     for (; next < unit.runs.size(); ++next)
-      for (Item& item : judge_run(unit.spec, unit.runs[next], c, reference, judging, sweep))
-        items.push_back(std::move(item));
+      if (!too_large[next].empty())
+        stop(next, "memory", too_large[next]);
+      else
+        for (Item& item : judge_run(unit.spec, unit.runs[next], c, reference, judging, sweep))
+          items.push_back(std::move(item));
   } catch (const std::exception& error) {
-    for (; next < unit.runs.size(); ++next)
-      items.push_back(stopped(unit.spec, unit.runs[next], {}, Status::ERROR, "exception", error.what()));
+    for (; next < unit.runs.size(); ++next) stop(next, "exception", reason_of(error));
   }
   return items;
 }

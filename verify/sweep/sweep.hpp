@@ -131,12 +131,17 @@ struct SweepOptions {
   int threads = 0;  ///< 0: one per core. Verdicts do not depend on it
   RunOptions run{.repeats = 1};
   RunFunction runner = run_kernel;
-  Journal* journal = nullptr;                                                 ///< units done there are not run again
+  std::optional<std::uint64_t> worker_memory;    ///< bytes that a process that runs kernels may use, 0: any; absent:
+                                                 ///< kernels run in this process
+  std::uint64_t large = std::uint64_t{1} << 31;  ///< bytes from which on a problem that is run is told to on_notice
+  std::function<void(const std::string&)> on_notice;  ///< a line on a problem that needs much memory, before it starts
+  Journal* journal = nullptr;                         ///< units done there are not run again
   std::function<void(const Unit&, const std::vector<Record>&)> on_unit_done;  ///< one call at a time
 };
 
 /// Runs and judges. Never throws for what a kernel does: a write outside a buffer, a dependence on undefined memory and
-/// results that differ from run to run are FAIL, anything else that stops a run is an ERROR.
+/// results that differ from run to run are FAIL, anything else that stops a run is an ERROR. A run that needs more
+/// memory than there is, is an ERROR before it starts.
 std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions& options);
 
 /// One run on the problem `spec`, judged as `judging` says, but under the run's convention; c.kernel then holds what it
