@@ -6,8 +6,10 @@
     notebooks/judge_my_kernel.py build/problems
     mlstm verify --captures build/problems
 
-The kernel here is a forward pass in NumPy, step by step in float32. With --bug it has a mistake that real kernels had:
-the denominator is max(n.q, exp(-m)) instead of max(|n.q|, exp(-m)). Then "mlstm verify" fails.
+The kernel here is a forward pass in NumPy, step by step in float32. With --bug it has a mistake that real kernels have
+had: the denominator is max(n.q, exp(-m)) instead of max(|n.q|, exp(-m)). Then "mlstm verify" fails.
+
+reference/CONTRACT.md defines the function (section 2) and the file format (section 5).
 """
 import argparse
 from pathlib import Path

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: end_to_end
-#include "studies/bench.hpp"
+#include "studies/bench/bench.hpp"
 
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
@@ -9,13 +9,15 @@
 
 #include "base/json.hpp"
 #include "cases/case_file.hpp"
+#include "fake_kernels.hpp"
 #include "program.hpp"
 #include "runner/runner.hpp"
 
 namespace {
 using namespace mlstm;
 using namespace mlstm::verify;
-using mlstm::test::contains, mlstm::test::Result, mlstm::test::Workplace;
+using mlstm::test::contains, mlstm::test::Damage, mlstm::test::DamagedKernel, mlstm::test::Result,
+    mlstm::test::Workplace;
 
 /// Quick on any CPU: one variant of every kind.
 const std::string kSmall =
@@ -31,29 +33,15 @@ std::string peer_row(const std::string& shape, const std::string& chunk_size, co
          "], \"dtype\": \"bfloat16\", \"gate\": \"exp\", \"chunk_size\": " + chunk_size + ", " + times + "}";
 }
 
-/// A kernel that is refused, wrong or broken, as `behaviour` says.
-class Misbehaving : public Kernel {
+const Damage kWrong{.forward = [](const Problem&, const ForwardArgs& args) { *static_cast<float*>(args.h) += 1; }};
+
+/// Asks for more memory than there is, if B > 1.
+class NeedsTooMuch : public DamagedKernel {
  public:
-  enum Behaviour { wrong, throwing_when_large, needs_too_much };
-  explicit Misbehaving(Behaviour behaviour)
-      : behaviour_(behaviour), kernel_(find_kernel("chunkwise--native_eigen_ownbw")) {}
-
-  const VariantInfo& info() const override { return kernel_->info(); }
-  std::size_t saved_size(const Problem& problem) const override { return kernel_->saved_size(problem); }
+  NeedsTooMuch() : DamagedKernel({}) {}
   std::size_t workspace_size(const Problem& problem, bool backward) const override {
-    return behaviour_ == needs_too_much && problem.shape.B > 1 ? std::size_t{1} << 60
-                                                               : kernel_->workspace_size(problem, backward);
+    return problem.shape.B > 1 ? std::size_t{1} << 60 : DamagedKernel::workspace_size(problem, backward);
   }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
-    if (behaviour_ == throwing_when_large && problem.shape.B > 1) throw std::runtime_error("launch failed");
-    kernel_->forward(problem, args);
-    if (behaviour_ == wrong) *static_cast<float*>(args.h) += 1;
-  }
-  void backward(const Problem& problem, const BackwardArgs& args) const override { kernel_->backward(problem, args); }
-
- private:
-  Behaviour behaviour_;
-  const Kernel* kernel_;
 };
 
 BenchTask task_of(const Kernel& kernel, Shape shape, std::optional<Convention> convention = Convention::exact) {
@@ -174,7 +162,7 @@ BOOST_FIXTURE_TEST_CASE(what_supports_nothing_is_said_and_status_3_is_nothing_ti
 }
 
 BOOST_AUTO_TEST_CASE(a_variant_that_is_wrong_has_no_speed) {
-  const Misbehaving kernel(Misbehaving::wrong);
+  const DamagedKernel kernel(kWrong);
   const BenchRow row = Bench(kTwice).run(task_of(kernel, {2, 1, 20, 8, 16}));
   BOOST_CHECK(row.status == BenchStatus::NOT_VERIFIED);
   BOOST_TEST(!row.forward);
@@ -185,7 +173,9 @@ BOOST_AUTO_TEST_CASE(a_variant_that_is_wrong_has_no_speed) {
 }
 
 BOOST_AUTO_TEST_CASE(an_error_while_timing_is_a_row_and_status_1) {
-  const Misbehaving kernel(Misbehaving::throwing_when_large);
+  const DamagedKernel kernel({.before_forward = [](Problem& problem, ForwardArgs&) {
+    if (problem.shape.B > 1) throw std::runtime_error("launch failed");
+  }});
   const BenchRow row = Bench(kTwice).run(task_of(kernel, {2, 1, 20, 8, 16}));
   BOOST_CHECK(row.status == BenchStatus::ERROR);
   BOOST_TEST(row.note == "launch failed");
@@ -193,7 +183,7 @@ BOOST_AUTO_TEST_CASE(an_error_while_timing_is_a_row_and_status_1) {
 }
 
 BOOST_AUTO_TEST_CASE(what_does_not_fit_the_device_is_skipped) {
-  const Misbehaving kernel(Misbehaving::needs_too_much);
+  const NeedsTooMuch kernel;
   const BenchRow row = Bench(kTwice).run(task_of(kernel, {2, 1, 20, 8, 16}));
   BOOST_CHECK(row.status == BenchStatus::SKIPPED);
   BOOST_TEST(contains(row.note, "GiB are free"));
@@ -201,14 +191,8 @@ BOOST_AUTO_TEST_CASE(what_does_not_fit_the_device_is_skipped) {
 }
 
 BOOST_AUTO_TEST_CASE(without_a_gpu_its_variants_are_skipped) {
-  class OnGpu : public Misbehaving {
-   public:
-    OnGpu() : Misbehaving(wrong), info_(Misbehaving::info()) { info_.device = Device::cuda; }
-    const VariantInfo& info() const override { return info_; }
-
-   private:
-    VariantInfo info_;
-  } const kernel;
+  DamagedKernel kernel({});
+  kernel.change().device = Device::cuda;
   const BenchPlan plan = plan_bench({&kernel}, {});
   if (unavailable(kernel).empty()) {
     BOOST_TEST(!plan.tasks.empty());

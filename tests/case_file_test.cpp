@@ -4,33 +4,27 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <thread>
 
 #include "mlstm/parallel_for.hpp"
 #include "small_case.hpp"
+#include "text.hpp"
 
 namespace fs = std::filesystem;
 using namespace mlstm;
 using namespace mlstm::verify;
-using test::small_case;
+using test::message_of, test::small_case;
 
 namespace {
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const FileError& error) {
-    return error.what();
-  }
-  return "no FileError";
-}
 
 std::string read_text(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -92,7 +86,8 @@ BOOST_AUTO_TEST_CASE(the_same_case_gives_the_same_bytes) {
   const test::TemporaryDirectory directory;
   const Case c = small_case(DType::bfloat16, Gate::exp, true);
   write_case(c, directory.path() / "a.h5");
-  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // HDF5 counts times in seconds
+  // HDF5 counts times in seconds: until the next one
+  for (const std::time_t written = std::time(nullptr); std::time(nullptr) == written;) std::this_thread::yield();
   write_case(c, directory.path() / "b.h5");
   BOOST_TEST((read_text(directory.path() / "a.h5") == read_text(directory.path() / "b.h5")));
 }
@@ -147,7 +142,7 @@ BOOST_AUTO_TEST_CASE(every_bad_file_gives_one_line_that_names_file_object_value_
   const std::vector<fs::path> files = find_case_files({spoiled});
   BOOST_TEST(files.size() > 50u);
   for (const fs::path& file : files) {
-    const std::string message = message_of([&] { read_case(file); });
+    const std::string message = message_of<FileError>([&] { read_case(file); });
     const std::string expected = read_text(fs::path(file).replace_extension(".txt"));
     BOOST_TEST(message.starts_with(file.string() + ": "), message);
     BOOST_TEST(message.find(expected) != std::string::npos, "\"" << message << "\" lacks \"" << expected << "\"");
@@ -156,15 +151,15 @@ BOOST_AUTO_TEST_CASE(every_bad_file_gives_one_line_that_names_file_object_value_
 }
 
 BOOST_AUTO_TEST_CASE(a_path_that_is_no_file_is_an_error_that_names_it) {
-  BOOST_TEST(message_of([] { read_case("/nonexistent/x.h5"); }) ==
+  BOOST_TEST(message_of<FileError>([] { read_case("/nonexistent/x.h5"); }) ==
              "/nonexistent/x.h5: cannot open: No such file or directory");
-  BOOST_TEST(message_of([] { read_case("/"); }) == "/: is not a regular file; expected one");
-  BOOST_TEST(message_of([] { find_case_files({"/nonexistent"}); }) ==
+  BOOST_TEST(message_of<FileError>([] { read_case("/"); }) == "/: is not a regular file; expected one");
+  BOOST_TEST(message_of<FileError>([] { find_case_files({"/nonexistent"}); }) ==
              "/nonexistent: does not exist; expected a file or directory");
-  BOOST_TEST(message_of([] { replace_file("/nonexistent/x", "text"); }) ==
+  BOOST_TEST(message_of<FileError>([] { replace_file("/nonexistent/x", "text"); }) ==
              "/nonexistent/x: cannot create: No such file or directory");
   const std::string message =
-      message_of([] { write_case(small_case(DType::float32, Gate::exp, false), "/nonexistent/x.h5"); });
+      message_of<FileError>([] { write_case(small_case(DType::float32, Gate::exp, false), "/nonexistent/x.h5"); });
   BOOST_TEST(message.starts_with("/nonexistent/x.h5: cannot create: "), message);
 }
 
@@ -211,62 +206,106 @@ BOOST_AUTO_TEST_CASE(a_file_that_a_manifest_lists_has_to_match_it) {
   Case other = c;
   other.name = "other";
   write_case(other, below / "listed.h5");
-  const std::string message = message_of([&] { read_case(below / "listed.h5"); });
+  const std::string message = message_of<FileError>([&] { read_case(below / "listed.h5"); });
   BOOST_TEST(message.find("SHA-256 is " + sha256_of_file(below / "listed.h5")) != std::string::npos, message);
   BOOST_CHECK_THROW(check_manifest(below / "listed.h5"), FileError);
 
   replace_file(directory.path() / "MANIFEST.sha256", "0123  below/listed.h5\n");
-  BOOST_TEST(message_of([&] { read_case(below / "listed.h5"); }).find("MANIFEST.sha256: line 1 is malformed") !=
-             std::string::npos);
+  BOOST_TEST(message_of<FileError>([&] {
+               read_case(below / "listed.h5");
+             }).find("MANIFEST.sha256: line 1 is malformed") != std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(a_killed_writer_leaves_the_old_file_or_the_new_one) {
-  const test::TemporaryDirectory directory;
-  const fs::path path = directory.path() / "case.h5";
-  Case c = small_case(DType::float32, Gate::exp, true, {1, 2, 64, 16, 16});
-  c.attributes["version"] = std::int64_t{0};
-  write_case(c, path);
-  std::int64_t last = 0;
-  int interrupted = 0;
-  for (int round = 0; round < 30; ++round) {
-    int first_written[2];
-    BOOST_REQUIRE(pipe(first_written) == 0);
+namespace {
+
+/// A file that is written again and again, each time as the next version, by processes that are killed.
+class Versions {
+ public:
+  Versions() : path_(directory_.path() / "case.h5") { write(0); }
+
+  fs::path path() const { return path_; }
+  /// Only what calls this changes: a writer knows the version that it began with.
+  void write(std::int64_t version) {
+    case_.attributes["version"] = version;
+    write_case(case_, path_);
+  }
+  std::int64_t last() const { return last_; }
+
+  /// What the file holds must be a complete version; returns which.
+  std::int64_t check() {
+    const Case found = read_case(path_);
+    last_ = std::get<std::int64_t>(found.attributes.at("version"));
+    case_.attributes["version"] = last_;
+    BOOST_TEST(test::same(found, case_));
+    return last_;
+  }
+  /// Removes what writers that were killed have left, which must not count as a case. Returns how many files.
+  int clear_leftovers() {
+    BOOST_TEST((find_case_files({directory_.path()}) == std::vector<fs::path>{path_}));
+    int leftovers = 0;
+    for (const fs::directory_entry& entry : fs::directory_iterator(directory_.path()))
+      if (entry.path() != path_) {
+        ++leftovers;
+        fs::remove(entry.path());
+      }
+    return leftovers;
+  }
+
+ private:
+  test::TemporaryDirectory directory_;
+  fs::path path_;
+  Case case_ = small_case(DType::float32, Gate::exp, true, {1, 2, 64, 16, 16});
+  std::int64_t last_ = 0;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_writer_that_is_killed_at_any_byte_leaves_the_old_file) {
+  Versions versions;
+  const std::uintmax_t size = fs::file_size(versions.path());
+  constexpr std::uintmax_t kParts = 16;
+  for (std::uintmax_t part = 0; part < kParts; ++part) {
+    const pid_t writer = fork();
+    BOOST_REQUIRE(writer >= 0);
+    if (writer == 0) {  // the system kills it at the first byte beyond the limit
+      const rlimit size_limit{part * size / kParts, part * size / kParts}, no_core{0, 0};
+      setrlimit(RLIMIT_CORE, &no_core);
+      setrlimit(RLIMIT_FSIZE, &size_limit);
+      std::signal(SIGXFSZ, SIG_DFL);
+      versions.write(1);
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(writer, &status, 0);
+    BOOST_TEST((WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ));
+    BOOST_TEST(versions.check() == 0);
+    BOOST_TEST(versions.clear_leftovers() == 1);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_writer_that_is_killed_at_any_moment_leaves_the_old_file_or_the_new_one) {
+  Versions versions;
+  for (int round = 1; round <= 15; ++round) {
+    int written[2];
+    BOOST_REQUIRE(pipe(written) == 0);
+    const std::int64_t before = versions.last();
     const pid_t writer = fork();
     BOOST_REQUIRE(writer >= 0);
     if (writer == 0) {
-      for (std::int64_t version = last + 1;; ++version) {
-        c.attributes["version"] = version;
-        write_case(c, path);
-        if (version == last + 1 && write(first_written[1], "w", 1) != 1) _exit(1);
+      for (std::int64_t version = before + 1;; ++version) {
+        versions.write(version);
+        if (write(written[1], "w", 1) != 1) _exit(1);
       }
     }
-    char done = 0;  // a busy machine may take long to write the first
-    BOOST_REQUIRE(read(first_written[0], &done, 1) == 1);
-    // By the clock, and every other time as soon as the next file is seen in the making: on a loaded machine the clock
-    // alone may never hit that moment.
-    std::this_thread::sleep_for(std::chrono::microseconds(700 * round));
-    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-    while (round % 2 == 1 && std::chrono::steady_clock::now() < give_up &&
-           std::distance(fs::directory_iterator(directory.path()), fs::directory_iterator()) == 1) {
-    }
+    char done = 0;  // after so many versions it is at some place in the next ones
+    for (int n = 0; n < round; ++n) BOOST_REQUIRE(read(written[0], &done, 1) == 1);
     kill(writer, SIGKILL);
     waitpid(writer, nullptr, 0);
-    close(first_written[0]);
-    close(first_written[1]);
-    Case found = read_case(path);
-    const auto version = std::get<std::int64_t>(found.attributes.at("version"));
-    BOOST_TEST(version > last);
-    last = version;
-    c.attributes["version"] = version;
-    BOOST_TEST(test::same(found, c));
-    for (const fs::directory_entry& entry : fs::directory_iterator(directory.path()))
-      if (entry.path() != path) {
-        ++interrupted;
-        fs::remove(entry.path());
-      }
-    BOOST_TEST((find_case_files({directory.path()}) == std::vector<fs::path>{path}));
+    close(written[0]);
+    close(written[1]);
+    BOOST_TEST(versions.check() >= before + round);
+    versions.clear_leftovers();
   }
-  BOOST_TEST(interrupted > 0, "no kill came in the middle of writing");
 }
 
 BOOST_AUTO_TEST_CASE(threads_may_read_and_write_at_the_same_time) {

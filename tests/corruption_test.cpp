@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
-#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -33,8 +32,7 @@ std::string bytes_of(const fs::path& path) {
 void write_bytes(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
 struct Tally {
-  int copies = 0, refused = 0, unharmed = 0, changed = 0, slow = 0, crashed = 0, hung = 0;
-  double slowest = 0;
+  int copies = 0, refused = 0, unharmed = 0, changed = 0, crashed = 0, hung = 0;
 };
 
 /// Reads `count` damaged copies of `original`; each of its threads overwrites one file in `directory` again and again.
@@ -49,7 +47,6 @@ Tally read_damaged(const fs::path& original, const fs::path& directory, int coun
     for (int n = static_cast<int>(thread); n < count; n += kThreads) {
       test::Random random(seed + static_cast<std::uint64_t>(n));
       write_bytes(path, test::damaged(bytes, random));
-      const auto start = std::chrono::steady_clock::now();
       std::string error;
       bool equal = false;
       try {
@@ -57,28 +54,23 @@ Tally read_damaged(const fs::path& original, const fs::path& directory, int coun
       } catch (const FileError& refusal) {
         error = refusal.what();
       }
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       const std::lock_guard lock(mutex);
       ++tally.copies;
       ++(!error.empty() ? tally.refused : equal ? tally.unharmed : tally.changed);
       tally.crashed += error.find("crashed") != std::string::npos;
       tally.hung += error.find("in time") != std::string::npos;
-      tally.slow += seconds > 10;
-      tally.slowest = std::max(tally.slowest, seconds);
       if (error.find('\n') != std::string::npos) ++tally.changed;
     }
   });
   fmt::print(
-      "{}: {} damaged copies: {} refused ({} crashes and {} hangs of HDF5 among them), {} unharmed, {} changed; "
-      "slowest {:.1f} s\n",
+      "{}: {} damaged copies: {} refused ({} crashes and {} hangs of HDF5 among them), {} unharmed, {} changed\n",
       original.filename().string(), tally.copies, tally.refused, tally.crashed, tally.hung, tally.unharmed,
-      tally.changed, tally.slowest);
+      tally.changed);
   return tally;
 }
 
 void require_safe(const Tally& tally) {
   BOOST_TEST(tally.changed == 0);
-  BOOST_TEST(tally.slow == 0);
   BOOST_TEST(tally.refused > tally.copies / 2);
 }
 
@@ -117,7 +109,6 @@ BOOST_AUTO_TEST_CASE(damaged_files_of_other_programs_never_crash_or_hang_the_rea
   // Contiguous data have no checksums, so that values may change unseen: only the manifest protects them.
   const Tally tally = read_damaged(directory.path() / "unlisted.h5", directory.path(), 300, 8000);
   BOOST_TEST(tally.copies == 300);
-  BOOST_TEST(tally.slow == 0);
 }
 
 namespace {
@@ -132,7 +123,6 @@ struct Original {
 
 struct ProgramTally {
   int files = 0, refused = 0, unharmed = 0, changed = 0, crashed = 0, hung = 0, died = 0;
-  double slowest_batch = 0;
 };
 
 /// Judges a directory of damaged copies, each of which is called after the damage's seed.
@@ -148,10 +138,7 @@ void judge_batch(const test::Workplace& place, const Original& original, std::ui
     manifest += sha256_of(original.bytes) + "  " + name + "\n";
   }
   if (original.in_manifest) write_bytes(folder / "MANIFEST.sha256", manifest);
-  const auto start = std::chrono::steady_clock::now();
   const test::Result result = place.run("verify --captures damaged --report report");
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  tally.slowest_batch = std::max(tally.slowest_batch, seconds);
   tally.files += kBatch;
   tally.died += result.status > 3;
   std::istringstream lines(result.err);
@@ -195,15 +182,12 @@ BOOST_FIXTURE_TEST_CASE(the_program_takes_no_damaged_file_for_another, test::Wor
     for (std::uint64_t seed = 10000; tally.files < files / 2; seed += kBatch) judge_batch(*this, original, seed, tally);
     fmt::print(
         "{}: {} damaged files through the program: {} refused ({} crashes and {} hangs of HDF5 among them), {} "
-        "unharmed, "
-        "{} changed; it died {} times; slowest {} files {:.1f} s\n",
-        original.name, tally.files, tally.refused, tally.crashed, tally.hung, tally.unharmed, tally.changed, tally.died,
-        kBatch, tally.slowest_batch);
+        "unharmed, {} changed; it died {} times\n",
+        original.name, tally.files, tally.refused, tally.crashed, tally.hung, tally.unharmed, tally.changed,
+        tally.died);
     BOOST_TEST(tally.files >= files / 2);
     BOOST_TEST(tally.changed == 0);
     BOOST_TEST(tally.died == 0);
     BOOST_TEST(tally.refused > tally.files / 2);
-    // So no file took that long. Not so in a loaded machine; there the number printed has to be looked at.
-    BOOST_TEST(tally.slowest_batch < 60);
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: unit
-#include "studies/fixtures.hpp"
+#include "studies/fixtures/fixtures.hpp"
 
 #include <boost/test/unit_test.hpp>
 #include <cmath>

@@ -11,56 +11,32 @@
 #include <vector>
 
 #include "cases/problems.hpp"
+#include "fake_kernels.hpp"
 #include "runner/runner.hpp"
+#include "text.hpp"
 
 namespace {
 
 using namespace mlstm;
 using namespace mlstm::verify;
-using test::gpu, test::require;
+using test::bytes_of, test::contains, test::FakeKernel, test::gpu, test::message_of, test::require;
 
 using Bytes = std::vector<std::byte>;
 constexpr std::byte kFill{0x5a};
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-std::string complaint(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-  return "none";
-}
-
-std::size_t bytes_of(const char* tensor, const Problem& problem) {
-  return static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem));
-}
-
 using Misdeed = std::function<void(const Problem&, const ForwardArgs&, cudaStream_t)>;
 
 /// Not an mLSTM: h = v, by a copy in the stream that it is given.
-class FakeKernel : public Kernel {
- public:
-  explicit FakeKernel(Misdeed misdeed = {}) : misdeed_(std::move(misdeed)) {
-    info_.name = "native_cuda";
-    info_.dtypes = {DType::float32};
-    info_.gates = {Gate::exp};
-    info_.stabilizer_init = {StabilizerInit::zero};
-    info_.device = Device::cuda;
-  }
-  const VariantInfo& info() const override { return info_; }
-  std::size_t workspace_size(const Problem&, bool) const override { return 100; }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
+FakeKernel copies(const Misdeed& misdeed = {}) {
+  VariantInfo info = test::fake_info(Module::recurrent, "native_cuda", {DType::float32});
+  info.device = Device::cuda;
+  const auto forward = [misdeed](const Problem& problem, const ForwardArgs& args) {
     const auto stream = static_cast<cudaStream_t>(args.stream);
     require(cudaMemcpyAsync(args.h, args.v, bytes_of("v", problem), cudaMemcpyDeviceToDevice, stream));
-    if (misdeed_) misdeed_(problem, args, stream);
-  }
-
- private:
-  VariantInfo info_;
-  Misdeed misdeed_;
-};
+    if (misdeed) misdeed(problem, args, stream);
+  };
+  return FakeKernel(std::move(info), forward, {}, {.workspace = 100});
+}
 
 const ProblemSpec& spec() {
   static const ProblemSpec small = parse_spec("regime=standard,dtype=float32,NH=2,S=5,DHQK=8,DHV=8,L=2");
@@ -68,7 +44,8 @@ const ProblemSpec& spec() {
 }
 
 std::string complaint_about(const Misdeed& misdeed, int repeats = 0) {
-  return complaint([&] { run_kernel(FakeKernel(misdeed), make_case(spec()), std::nullopt, {.repeats = repeats}); });
+  return message_of<std::runtime_error>(
+      [&] { run_kernel(copies(misdeed), make_case(spec()), std::nullopt, {.repeats = repeats}); });
 }
 
 char* at(const void* address, std::size_t offset) {
@@ -99,13 +76,14 @@ BOOST_AUTO_TEST_CASE(a_damaged_red_zone_is_found) {
     GuardedBuffer buffer(gpu(), "tensor", 10, kFill);
     gpu().fill(at(buffer.data(), 10 + offset), std::byte{0}, 1);
     gpu().synchronize();
-    BOOST_TEST(complaint([&] { buffer.check_zones(); }) ==
+    BOOST_TEST(message_of<std::runtime_error>([&] { buffer.check_zones(); }) ==
                "tensor was written past its end: byte " + std::to_string(10 + offset) + " of 10");
   }
   GuardedBuffer buffer(gpu(), "tensor", 10, kFill);
   gpu().fill(at(buffer.data(), 0) - 2, std::byte{0}, 1);
   gpu().synchronize();
-  BOOST_TEST(complaint([&] { buffer.check_zones(); }) == "tensor was written before its start: byte -2 of 10");
+  BOOST_TEST(message_of<std::runtime_error>([&] { buffer.check_zones(); }) ==
+             "tensor was written before its start: byte -2 of 10");
 }
 
 BOOST_AUTO_TEST_CASE(too_little_memory_is_the_devices_fault_and_leaves_no_error_behind) {
@@ -123,7 +101,7 @@ BOOST_AUTO_TEST_CASE(the_device_is_described) {
 
 BOOST_AUTO_TEST_CASE(an_honest_kernel_gives_its_results_and_a_capture_says_where) {
   const Case c = make_case(spec());
-  const KernelData data = run_kernel(FakeKernel(), c, std::nullopt, {.repeats = 2});
+  const KernelData data = run_kernel(copies(), c, std::nullopt, {.repeats = 2});
   BOOST_TEST((data.outputs.at("h") == c.inputs.at("v")));
   BOOST_TEST(data.attributes.contains("device_name"));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: unit
 // Hand-written gradients = automatic differentiation = differences in extended precision.
-#include "studies/gradcheck.hpp"
+#include "studies/gradcheck/gradcheck.hpp"
 
 #include <boost/test/unit_test.hpp>
 #include <stdexcept>

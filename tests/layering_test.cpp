@@ -34,6 +34,13 @@ const std::vector<Rule>& rules() {
       {"kernels/", kAnyFile, std::regex("(xtensor|xtl|hdf5|fmt|nlohmann|CLI)(/.*|\\.h(pp)?)"),
        "kernels work on plain pointers"},
       {"kernels/", kDeviceFile, std::regex("(Eigen|unsupported)/.*"), "device code keeps host libraries out"},
+      {"kernels/common/", kAnyFile, std::regex("(recurrent|parallel|chunkwise)/.*"), "building blocks know no variant"},
+      {"kernels/common/", std::regex("kernels/common/[^/]*"), std::regex("common/cuda/.*"),
+       "what all variants share knows no GPU"},
+      {"kernels/common/cuda/", kAnyFile, std::regex("common/(?!variant[.])[^/]*|(Eigen|unsupported)/.*"),
+       "building blocks of GPU variants know nothing of CPU variants"},
+      {"kernels/common/cuda/", std::regex("kernels/common/cuda/[^/]*"), std::regex("common/cuda/chunks/.*"),
+       "chunks are built on the rest of common/cuda"},
       {"reference/", kAnyFile, std::regex("(base|cases|judge|runner|properties|report|sweep|studies|cli|kernels)/.*"),
        "the reference knows only itself"},
       {"reference/", kAnyFile, std::regex("(xtensor|xtl|hdf5|fmt|nlohmann|CLI)(/.*|\\.h(pp)?)"),
@@ -74,6 +81,15 @@ std::string layer_violation(const std::string& path, const std::string& header) 
   return from + "/ is below " + to + "/ or beside it";
 }
 
+/// Why a variant may not include this header of another one; empty if it may, or if this is something else.
+std::string complaint_about_variants(const std::string& path, const std::string& header) {
+  static const std::regex variant("(kernels/)?((recurrent|parallel|chunkwise)/[^/]+)/(.*)");
+  std::smatch from, to;
+  if (!std::regex_match(path, from, variant) || !path.starts_with("kernels/")) return {};
+  if (!std::regex_match(header, to, variant) || from[2] == to[2] || to[4] == "variant.hpp") return {};
+  return "a variant that is made of another one knows that one's variant.hpp alone";
+}
+
 /// The complaints about one file, given its path from the root and its text.
 std::vector<std::string> violations(const std::string& path, const std::string& text) {
   static const std::regex include(R"(^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"])");
@@ -85,6 +101,8 @@ std::vector<std::string> violations(const std::string& path, const std::string& 
     std::smatch match;
     if (!std::regex_search(line, match, include)) continue;
     const std::string header = match[1];
+    if (const std::string because = complaint_about_variants(path, header); !because.empty())
+      found.push_back(path + ":" + std::to_string(number) + " includes " + header + ", but " + because);
     for (const Rule& rule : rules())
       if (path.starts_with(rule.folder) && std::regex_match(path, rule.file) &&
           std::regex_match(header, rule.forbidden))
@@ -144,6 +162,13 @@ BOOST_AUTO_TEST_CASE(forbidden_includes_are_found) {
   BOOST_TEST(count("kernels/common/x.hpp", "hdf5.h") == 1u);
   BOOST_TEST(count("kernels/common/x.cuh", "Eigen/Core") == 1u);
   BOOST_TEST(count("kernels/parallel/x/fw.cu", "unsupported/Eigen/FFT") == 1u);
+  BOOST_TEST(count("kernels/common/x.hpp", "chunkwise/a_eigen/variant.hpp") == 1u);
+  BOOST_TEST(count("kernels/common/x.hpp", "common/cuda/launch.hpp") == 1u);
+  BOOST_TEST(count("kernels/common/cuda/x.hpp", "common/block.hpp") == 1u);
+  BOOST_TEST(count("kernels/common/cuda/x.cpp", "Eigen/Core") == 1u);
+  BOOST_TEST(count("kernels/common/cuda/x.hpp", "common/cuda/chunks/pass.hpp") == 1u);
+  BOOST_TEST(count("kernels/parallel/a_cuda/fw.cu", "chunkwise/b_cuda/tiles.cuh") == 1u);
+  BOOST_TEST(count("kernels/parallel/a_cuda/fw.cu", "parallel/b_cuda/tiles.cuh") == 1u);
   BOOST_TEST(count("reference/src/a.cpp", "cases/case.hpp") == 1u);
   BOOST_TEST(count("reference/include/mlstm/kernel.hpp", "Eigen/Core") == 1u);
   BOOST_TEST(count("reference/include/mlstm/kernel.hpp", "mlstm/reference/reference.hpp") == 1u);
@@ -155,7 +180,7 @@ BOOST_AUTO_TEST_CASE(forbidden_includes_are_found) {
   BOOST_TEST(count("verify/cases/a.cpp", "judge/judge.hpp") == 1u);
   BOOST_TEST(count("verify/judge/hot/a.cpp", "runner/runner.hpp") == 1u);
   BOOST_TEST(count("verify/properties/a.cpp", "report/report.hpp") == 1u);
-  BOOST_TEST(count("verify/sweep/a.cpp", "studies/fixtures.hpp") == 1u);
+  BOOST_TEST(count("verify/sweep/a.cpp", "studies/fixtures/fixtures.hpp") == 1u);
 }
 
 BOOST_AUTO_TEST_CASE(allowed_includes_are_not_found) {
@@ -165,6 +190,10 @@ BOOST_AUTO_TEST_CASE(allowed_includes_are_not_found) {
   BOOST_TEST(none("kernels/parallel/x/fw.cpp", "mlstm/kernel.hpp"));
   BOOST_TEST(none("kernels/parallel/x/fw.cpp", "Eigen/Core"));
   BOOST_TEST(none("kernels/parallel/x/fw.cpp", "common/head.hpp"));
+  BOOST_TEST(none("kernels/common/cuda/x.hpp", "common/variant.hpp"));
+  BOOST_TEST(none("kernels/common/cuda/chunks/x.hpp", "common/cuda/chunks/pass.hpp"));
+  BOOST_TEST(none("kernels/parallel/a_cuda/fw.cu", "parallel/a_cuda/tiles.cuh"));
+  BOOST_TEST(none("kernels/parallel/a_cuda/fw.cu", "chunkwise/b_cuda/variant.hpp"));
   BOOST_TEST(none("reference/src/a.cpp", "mlstm/reference/reference.hpp"));
   BOOST_TEST(none("reference/include/mlstm/reference/a.hpp", "Eigen/Core"));
   BOOST_TEST(none("verify/judge/a.cpp", "mlstm/reference/reference.hpp"));

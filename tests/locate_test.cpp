@@ -2,23 +2,24 @@
 // ctest-labels: unit
 #include <boost/test/unit_test.hpp>
 
-#include "broken_kernel.hpp"
 #include "cases/problems.hpp"
+#include "fake_kernels.hpp"
 #include "judge/locate.hpp"
+#include "sweep/mistakes.hpp"
+#include "sweep/stages.hpp"
 #include "sweep/sweep.hpp"
+#include "text.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;
-using mlstm::test::BentRecurrence, mlstm::test::Damage, mlstm::test::DamagedKernel, mlstm::test::Step,
-    mlstm::test::Stored, mlstm::test::writable;
+using mlstm::test::BentRecurrence, mlstm::test::contains, mlstm::test::Damage, mlstm::test::DamagedKernel,
+    mlstm::test::Step, mlstm::test::Stored, mlstm::test::writable;
 
 namespace {
 
 constexpr std::int64_t kChunk = 16;
 const std::string kProblem = "regime=forget3,dtype=float32,B=2,NH=2,S=70,DHQK=16,DHV=32,L=16,eps=0.01";
 const std::string kOneHead = "regime=forget6,dtype=float32,S=64,DHQK=16,DHV=16,L=16,eps=0.01,initial_states=1";
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// What is said of `tensor` of `kernel` on `line`.
 std::string explanation(const Kernel& kernel, const std::string& line, const std::string& tensor,

@@ -9,11 +9,13 @@
 #include <string>
 #include <vector>
 
-#include "studies/mutants.hpp"
+#include "studies/mutants/mutants.hpp"
 #include "sweep/sweep.hpp"
+#include "text.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;
+using mlstm::test::contains;
 
 namespace {
 
@@ -103,8 +105,6 @@ const Mutant& mutant_named(const std::string& name) {
 std::string complaint_of(const std::string& name) {
   return run(*mutant_named(name).kernel, exposing_cases().front(), Convention::detached).complaint;
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

@@ -9,9 +9,9 @@
 #include "base/files.hpp"
 #include "base/json.hpp"
 #include "program.hpp"
-#include "studies/honest.hpp"
-#include "studies/mutate.hpp"
-#include "studies/rules.hpp"
+#include "studies/mutation/honest.hpp"
+#include "studies/mutation/mutate.hpp"
+#include "studies/mutation/rules.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;

@@ -10,9 +10,11 @@
 
 #include "cases/case_file.hpp"
 #include "cases/problems.hpp"
+#include "text.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;
+using mlstm::test::contains;
 
 namespace {
 
@@ -41,8 +43,6 @@ std::string message_of(const std::string& line) {
   }
   return "accepted";
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 

@@ -12,6 +12,7 @@
 #include "cases/case_file.hpp"
 #include "report/report.hpp"
 #include "small_case.hpp"
+#include "text.hpp"
 
 namespace mlstm::test {
 
@@ -42,7 +43,5 @@ struct Workplace {
     std::ofstream(path / name, std::ios::binary) << text;
   }
 };
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace mlstm::test

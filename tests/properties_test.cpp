@@ -15,54 +15,17 @@
 #include <string>
 #include <vector>
 
+#include "fake_kernels.hpp"
 #include "mlstm/parallel_for.hpp"
 #include "report/report.hpp"
+#include "sweep/sweep.hpp"
+#include "sweep/sweep_properties.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;
+using mlstm::test::Damage, mlstm::test::DamagedKernel;
 
 namespace {
-
-/// An honest kernel with one thing changed: what it reads, what it does in between, or what it returns.
-struct Bug {
-  std::function<void(Problem&, ForwardArgs&)> before_forward = {};
-  std::function<void(const Problem&, const ForwardArgs&)> after_forward = {};
-  std::function<void(Problem&, BackwardArgs&)> before_backward = {};
-  std::function<void(const Problem&, const BackwardArgs&)> after_backward = {};
-};
-
-class Broken : public Kernel {
- public:
-  explicit Broken(Bug bug, const std::string& base = "chunkwise--native_eigen_ownbw")
-      : base_(*find_kernel(base)), bug_(std::move(bug)), info_(base_.info()) {}
-
-  VariantInfo& change() { return info_; }
-  const VariantInfo& info() const override { return info_; }
-  std::string unsupported(const Problem& problem) const override { return declared_limits(problem); }
-  std::size_t saved_size(const Problem& problem) const override { return base_.saved_size(problem); }
-  std::size_t workspace_size(const Problem& problem, bool backward) const override {
-    return base_.workspace_size(problem, backward);
-  }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
-    Problem changed = problem;
-    ForwardArgs changed_args = args;
-    if (bug_.before_forward) bug_.before_forward(changed, changed_args);
-    base_.forward(changed, changed_args);
-    if (bug_.after_forward) bug_.after_forward(problem, args);
-  }
-  void backward(const Problem& problem, const BackwardArgs& args) const override {
-    Problem changed = problem;
-    BackwardArgs changed_args = args;
-    if (bug_.before_backward) bug_.before_backward(changed, changed_args);
-    base_.backward(changed, changed_args);
-    if (bug_.after_backward) bug_.after_backward(problem, args);
-  }
-
- private:
-  const Kernel& base_;
-  Bug bug_;
-  VariantInfo info_;
-};
 
 /// element = change(element, flat index) for all of a float64 or float32 tensor.
 template <class Change>
@@ -121,8 +84,8 @@ std::size_t failures(const std::vector<Item>& items) {
       std::count_if(items.begin(), items.end(), [](const Item& item) { return item.status != Status::PASS; }));
 }
 
-bool caught(const std::string& property, const Bug& bug, DType dtype = DType::float64) {
-  return failures(items_of(property, Broken(bug), dtype)) > 0;
+bool caught(const std::string& property, const Damage& bug, DType dtype = DType::float64) {
+  return failures(items_of(property, DamagedKernel(bug), dtype)) > 0;
 }
 
 /// Failing tensors, each once.
@@ -148,8 +111,8 @@ void* member_of(const BackwardArgs& args, const std::string& input) {
 
 std::string gradient_of(const std::string& input) { return std::string("d").append(input); }
 
-Bug gradient_off_by(const std::string& input, double factor) {
-  return {.after_backward = [=](const Problem& p, const BackwardArgs& args) {
+Damage gradient_off_by(const std::string& input, double factor) {
+  return {.backward = [=](const Problem& p, const BackwardArgs& args) {
     for_each(member_of(args, input), input, p, [&](double x, std::int64_t) { return x * factor; });
   }};
 }
@@ -194,7 +157,7 @@ BOOST_AUTO_TEST_CASE(split_state_catches_a_state_that_is_dropped_or_returned_wro
                       dtype));
     // c_last still belongs to the stabiliser of the step before
     BOOST_TEST(caught("split_state",
-                      {.after_forward =
+                      {.forward =
                            [](const Problem& p, const ForwardArgs& args) {
                              for_each(args.c_last, "c_last", p, [](double x, std::int64_t) { return x * 1.001; });
                            }},
@@ -203,7 +166,9 @@ BOOST_AUTO_TEST_CASE(split_state_catches_a_state_that_is_dropped_or_returned_wro
 }
 
 BOOST_AUTO_TEST_CASE(split_state_catches_a_backward_pass_that_forgets_what_came_later) {
-  const auto tensors = [](const Bug& bug) { return failing(items_of("split_state", Broken(bug), DType::float64)); };
+  const auto tensors = [](const Damage& bug) {
+    return failing(items_of("split_state", DamagedKernel(bug), DType::float64));
+  };
   BOOST_TEST(!tensors({.before_backward = [](Problem&, BackwardArgs& args) { args.dc_last = nullptr; }}).empty());
   BOOST_TEST(!tensors({.before_backward = [](Problem&, BackwardArgs& args) { args.dn_last = nullptr; }}).empty());
   BOOST_TEST(!tensors({.before_backward = [](Problem&, BackwardArgs& args) { args.dm_last = nullptr; }}).empty());
@@ -211,7 +176,7 @@ BOOST_AUTO_TEST_CASE(split_state_catches_a_backward_pass_that_forgets_what_came_
 }
 
 BOOST_AUTO_TEST_CASE(split_state_says_where_and_against_what) {
-  const Broken kernel({.before_forward = [](Problem& p, ForwardArgs& args) {
+  const DamagedKernel kernel({.before_forward = [](Problem& p, ForwardArgs& args) {
     if (p.has_initial_state) args.c_initial = zeros();
   }});
   const ProblemSpec spec = parse_spec("regime=forget3,S=12,DHQK=4,DHV=4,L=4,cotangents=0");
@@ -229,20 +194,20 @@ BOOST_AUTO_TEST_CASE(split_state_says_where_and_against_what) {
 
 BOOST_AUTO_TEST_CASE(a_decoding_step_is_chained_and_judged_by_the_reference) {
   const std::string step = "recurrent--step_fused_eigen";
-  const Broken honest({}, step);
+  const DamagedKernel honest({}, step);
   BOOST_TEST(failures(items_of("split_state", honest, DType::float32)) == 0u);
-  const Broken forgetful({.before_forward =
-                              [](Problem& p, ForwardArgs& args) {
-                                if (!p.has_initial_state) return;
-                                args.n_initial = changed_copy(args.n_initial, "n_initial", p,
-                                                              [](double x, std::int64_t) { return x * 0.999; });
-                              }},
-                         step);
+  const DamagedKernel forgetful({.before_forward =
+                                     [](Problem& p, ForwardArgs& args) {
+                                       if (!p.has_initial_state) return;
+                                       args.n_initial = changed_copy(args.n_initial, "n_initial", p,
+                                                                     [](double x, std::int64_t) { return x * 0.999; });
+                                     }},
+                                step);
   BOOST_TEST(failures(items_of("split_state", forgetful, DType::float32)) > 0u);
 }
 
 BOOST_AUTO_TEST_CASE(causality_catches_a_look_ahead_far_below_any_tolerance) {
-  const Bug forward{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+  const Damage forward{.forward = [](const Problem& p, const ForwardArgs& args) {
     for_each(args.h, "h", p, [&](double h, std::int64_t n) {
       const bool last = n / p.shape.DHV % p.shape.S == p.shape.S - 1;
       return last ? h : h + 1e-14 * at(args.v, "v", p, n + p.shape.DHV);
@@ -250,31 +215,32 @@ BOOST_AUTO_TEST_CASE(causality_catches_a_look_ahead_far_below_any_tolerance) {
   }};
   BOOST_TEST(caught("causality", forward));
   BOOST_TEST(!caught("dot_product", forward));
-  const Bug backward{.after_backward = [](const Problem& p, const BackwardArgs& args) {
+  const Damage backward{.backward = [](const Problem& p, const BackwardArgs& args) {
     for_each(args.dv, "v", p, [&](double dv, std::int64_t n) {
       const bool first = n / p.shape.DHV % p.shape.S == 0;
       return first || args.dh == nullptr ? dv : dv + 1e-30 * at(args.dh, "h", p, n - p.shape.DHV);
     });
   }};
-  BOOST_TEST((failing(items_of("causality", Broken(backward), DType::float64)) == std::vector<std::string>{"dv"}));
+  BOOST_TEST(
+      (failing(items_of("causality", DamagedKernel(backward), DType::float64)) == std::vector<std::string>{"dv"}));
 }
 
 BOOST_AUTO_TEST_CASE(permutation_catches_one_head_that_is_different) {
-  const Bug one_head{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+  const Damage one_head{.forward = [](const Problem& p, const ForwardArgs& args) {
     for_each(args.h, "h", p, [&](double h, std::int64_t n) {
       return n / (p.shape.S * p.shape.DHV) == 1 ? std::nextafter(h, 1e300) : h;
     });
   }};
   BOOST_TEST(caught("permutation", one_head));
-  const Bug one_gradient{.after_backward = [](const Problem& p, const BackwardArgs& args) {
+  const Damage one_gradient{.backward = [](const Problem& p, const BackwardArgs& args) {
     for_each(args.df, "f", p, [&](double df, std::int64_t n) { return n == 0 ? std::nextafter(df, 1e300) : df; });
   }};
-  BOOST_TEST(
-      (failing(items_of("permutation", Broken(one_gradient), DType::float64)) == std::vector<std::string>{"df"}));
+  BOOST_TEST((failing(items_of("permutation", DamagedKernel(one_gradient), DType::float64)) ==
+              std::vector<std::string>{"df"}));
 }
 
 BOOST_AUTO_TEST_CASE(neighbours_catches_a_head_that_reads_another) {
-  const Bug next_head{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+  const Damage next_head{.forward = [](const Problem& p, const ForwardArgs& args) {
     const std::int64_t size = p.shape.S * p.shape.DHV, all = size * p.shape.heads();
     for_each(args.h, "h", p,
              [&](double h, std::int64_t n) { return h + 1e-14 * at(args.v, "v", p, (n + size) % all); });
@@ -286,7 +252,7 @@ BOOST_AUTO_TEST_CASE(neighbours_catches_a_head_that_reads_another) {
 BOOST_AUTO_TEST_CASE(chunk_size_catches_a_result_that_depends_on_it) {
   for (const DType dtype : {DType::float64, DType::float32}) {
     BOOST_TEST(caught("chunk_size",
-                      {.after_forward =
+                      {.forward =
                            [](const Problem& p, const ForwardArgs& args) {
                              const double factor = 1 + 1e-5 * static_cast<double>(p.chunk_size);
                              for_each(args.h, "h", p, [&](double x, std::int64_t) { return x * factor; });
@@ -294,7 +260,7 @@ BOOST_AUTO_TEST_CASE(chunk_size_catches_a_result_that_depends_on_it) {
                       dtype));
     // what the second chunk passes on to the first is lost
     BOOST_TEST(caught("chunk_size",
-                      {.after_backward =
+                      {.backward =
                            [](const Problem& p, const BackwardArgs& args) {
                              for_each(args.di, "i", p, [&](double x, std::int64_t n) {
                                return n % p.shape.S == p.chunk_size - 1 ? 0 : x;
@@ -306,7 +272,7 @@ BOOST_AUTO_TEST_CASE(chunk_size_catches_a_result_that_depends_on_it) {
 
 BOOST_AUTO_TEST_CASE(linear_v_catches_what_is_not_linear) {
   const auto with_v = [](double (*change)(double)) {
-    return Bug{.before_forward = [change](Problem& p, ForwardArgs& args) {
+    return Damage{.before_forward = [change](Problem& p, ForwardArgs& args) {
       args.v = changed_copy(args.v, "v", p, [&](double x, std::int64_t) { return change(x); });
     }};
   };
@@ -316,7 +282,7 @@ BOOST_AUTO_TEST_CASE(linear_v_catches_what_is_not_linear) {
     BOOST_TEST(caught("linear_v", with_v([](double x) { return x + 1e-5; }), dtype));
   }
   // Odd and homogeneous, so that multiplication by -2 shows nothing: the largest v of all is added everywhere.
-  BOOST_TEST(caught("linear_v", {.after_forward = [](const Problem& p, const ForwardArgs& args) {
+  BOOST_TEST(caught("linear_v", {.forward = [](const Problem& p, const ForwardArgs& args) {
                       double largest = 0;
                       for (std::int64_t n = 0; n < size_of("v", p.shape); ++n)
                         if (const double v = at(args.v, "v", p, n); std::abs(v) > std::abs(largest)) largest = v;
@@ -324,10 +290,11 @@ BOOST_AUTO_TEST_CASE(linear_v_catches_what_is_not_linear) {
                     }}));
   // the gradients of q, k and the gates are linear in v, too
   BOOST_TEST((failing(items_of("linear_v",
-                               Broken({.after_backward =
-                                           [](const Problem& p, const BackwardArgs& args) {
-                                             for_each(args.dk, "k", p, [](double x, std::int64_t) { return x + 1e-9; });
-                                           }}),
+                               DamagedKernel({.backward =
+                                                  [](const Problem& p, const BackwardArgs& args) {
+                                                    for_each(args.dk, "k", p,
+                                                             [](double x, std::int64_t) { return x + 1e-9; });
+                                                  }}),
                                DType::float64)) == std::vector<std::string>{"dk"}));
 }
 
@@ -350,12 +317,12 @@ BOOST_AUTO_TEST_CASE(stabilizer_shift_catches_an_initial_stabiliser_that_is_igno
 BOOST_AUTO_TEST_CASE(dot_product_catches_one_percent_in_every_gradient_in_float64) {
   for (const char* input : {"q", "k", "v", "i", "f", "c_initial", "n_initial", "m_initial"})
     for (const double factor : {1.01, 0.99, 1.00005}) {
-      const Broken kernel(gradient_off_by(input, factor));
+      const DamagedKernel kernel(gradient_off_by(input, factor));
       const std::vector<std::string> tensors = failing(items_of("dot_product", kernel, DType::float64));
       BOOST_TEST((tensors == std::vector<std::string>{gradient_of(input)}), input << " times " << factor);
     }
   for (const char* input : {"v", "c_initial"}) {
-    const Broken kernel(gradient_off_by(input, 1.01));
+    const DamagedKernel kernel(gradient_off_by(input, 1.01));
     const auto items = items_of("dot_product", kernel, DType::float64, Convention::detached);
     BOOST_TEST((failing(items) == std::vector<std::string>{gradient_of(input)}), input);
   }
@@ -368,9 +335,10 @@ BOOST_AUTO_TEST_CASE(dot_product_catches_a_few_percent_in_float32) {
 }
 
 BOOST_AUTO_TEST_CASE(dot_product_tells_a_detached_gradient_from_the_derivative) {
-  const Bug bug{.before_backward = [](Problem&, BackwardArgs& args) { args.convention = Convention::detached; }};
+  const Damage bug{.before_backward = [](Problem&, BackwardArgs& args) { args.convention = Convention::detached; }};
   for (const DType dtype : {DType::float64, DType::float32}) {
-    const std::vector<std::string> tensors = failing(items_of("dot_product", Broken(bug), dtype, Convention::exact));
+    const std::vector<std::string> tensors =
+        failing(items_of("dot_product", DamagedKernel(bug), dtype, Convention::exact));
     for (const char* tensor : {"dq", "dk", "di", "df"})
       BOOST_TEST((std::find(tensors.begin(), tensors.end(), tensor) != tensors.end()), tensor);
     BOOST_TEST((std::find(tensors.begin(), tensors.end(), "dv") == tensors.end()));
@@ -379,27 +347,28 @@ BOOST_AUTO_TEST_CASE(dot_product_tells_a_detached_gradient_from_the_derivative) 
 
 BOOST_AUTO_TEST_CASE(dot_product_needs_no_true_forward_pass) {
   // h doubled, and its gradient with it: consistent, though not an mLSTM
-  const Broken kernel({.after_forward =
-                           [](const Problem& p, const ForwardArgs& args) {
-                             for_each(args.h, "h", p, [](double x, std::int64_t) { return 2 * x; });
-                           },
-                       .before_backward =
-                           [](Problem& p, BackwardArgs& args) {
-                             args.dh = changed_copy(args.dh, "h", p, [](double x, std::int64_t) { return 2 * x; });
-                             args.convention = Convention::detached;  // does not read h
-                           }});
+  const DamagedKernel kernel({.forward =
+                                  [](const Problem& p, const ForwardArgs& args) {
+                                    for_each(args.h, "h", p, [](double x, std::int64_t) { return 2 * x; });
+                                  },
+                              .before_backward =
+                                  [](Problem& p, BackwardArgs& args) {
+                                    args.dh =
+                                        changed_copy(args.dh, "h", p, [](double x, std::int64_t) { return 2 * x; });
+                                    args.convention = Convention::detached;  // does not read h
+                                  }});
   BOOST_TEST(failures(items_of("dot_product", kernel, DType::float64, Convention::detached)) == 0u);
 }
 
 BOOST_AUTO_TEST_CASE(determinism_catches_chance_and_memory) {
   int calls = 0;
-  BOOST_TEST(caught("determinism", {.after_forward = [&](const Problem& p, const ForwardArgs& args) {
+  BOOST_TEST(caught("determinism", {.forward = [&](const Problem& p, const ForwardArgs& args) {
                       if (++calls % 5 == 0)
                         for_each(args.h, "h", p, [](double h, std::int64_t) { return std::nextafter(h, 1e300); });
                     }}));
   // the same bits in a row, but another problem leaves a trace
   std::vector<double> seen;
-  BOOST_TEST(caught("determinism", {.after_forward = [&](const Problem& p, const ForwardArgs& args) {
+  BOOST_TEST(caught("determinism", {.forward = [&](const Problem& p, const ForwardArgs& args) {
                       const double q = at(args.q, "q", p, 0);
                       if (std::find(seen.begin(), seen.end(), q) == seen.end()) seen.push_back(q);
                       for_each(args.h, "h", p, [&](double h, std::int64_t) {
@@ -409,22 +378,22 @@ BOOST_AUTO_TEST_CASE(determinism_catches_chance_and_memory) {
 }
 
 BOOST_AUTO_TEST_CASE(nan_never_passes) {
-  const Bug bug{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+  const Damage bug{.forward = [](const Problem& p, const ForwardArgs& args) {
     for_each(args.h, "h", p,
              [](double h, std::int64_t n) { return n == 5 ? std::numeric_limits<double>::quiet_NaN() : h; });
   }};
   for (const PropertyInfo& info : properties())
     if (info.name != "determinism")  // the same NaN every time is deterministic
       BOOST_TEST(caught(std::string(info.name), bug), info.name);
-  const Bug state{.after_forward = [](const Problem& p, const ForwardArgs& args) {
+  const Damage state{.forward = [](const Problem& p, const ForwardArgs& args) {
     for_each(args.c_last, "c_last", p, [](double, std::int64_t) { return std::numeric_limits<double>::infinity(); });
   }};
-  const std::vector<Item> items = items_of("split_state", Broken(state), DType::float64);
+  const std::vector<Item> items = items_of("split_state", DamagedKernel(state), DType::float64);
   BOOST_TEST(items.front().note == "c_last that is handed over is not finite");
 }
 
 BOOST_AUTO_TEST_CASE(what_a_variant_does_not_declare_is_skipped_once_with_the_reason) {
-  Broken kernel({});
+  DamagedKernel kernel({});
   kernel.change().module = Module::recurrent;
   kernel.change().initial_states = kernel.change().last_states = kernel.change().last_state_cotangents = false;
   kernel.change().gradient_conventions.clear();
@@ -446,7 +415,7 @@ BOOST_AUTO_TEST_CASE(what_a_variant_does_not_declare_is_skipped_once_with_the_re
 }
 
 BOOST_AUTO_TEST_CASE(a_broken_property_fails_the_sweep_and_names_its_reproduction) {
-  const Broken kernel(gradient_off_by("q", 1.01));
+  const DamagedKernel kernel(gradient_off_by("q", 1.01));
   Plan plan;
   Selection problems;
   problems.dtypes = {DType::float64};

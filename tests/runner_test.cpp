@@ -10,80 +10,18 @@
 #include <string>
 
 #include "cases/problems.hpp"
+#include "fake_kernels.hpp"
 #include "runner/runner.hpp"
+#include "text.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;
+using mlstm::test::contains, mlstm::test::Damage, mlstm::test::DamagedKernel, mlstm::test::message_of;
 
 namespace {
 
-/// What a fake variant does besides copying: called at the end of forward and of backward.
-struct Misdeeds {
-  std::function<void(const Problem&, const ForwardArgs&)> forward;
-  std::function<void(const Problem&, const BackwardArgs&)> backward;
-};
-
-/// Not an mLSTM: h = v, last states = initial states or 0, dv = dh, all other gradients 0. Saves one byte.
-class FakeKernel : public Kernel {
- public:
-  explicit FakeKernel(Misdeeds misdeeds = {}) : misdeeds_(std::move(misdeeds)) {
-    info_.module = Module::chunkwise;
-    info_.name = "native_eigen_ownbw";
-    info_.dtypes = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
-    info_.gates = {Gate::exp};
-    info_.gradient_conventions = {Convention::detached};
-    info_.stabilizer_init = {StabilizerInit::neg_inf};
-    info_.operand_dtype = DType::tfloat32;
-    info_.initial_states = info_.last_states = true;
-  }
-
-  VariantInfo& change() { return info_; }
-  const VariantInfo& info() const override { return info_; }
-  std::size_t saved_size(const Problem&) const override { return 1; }
-  std::size_t workspace_size(const Problem&, bool backward) const override { return backward ? 24 : 8; }
-
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
-    const auto bytes = [&](const char* tensor) {
-      return static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem));
-    };
-    const auto copy_or_clear = [&](void* to, const void* from, const char* tensor) {
-      if (to == nullptr) return;
-      from != nullptr ? std::memcpy(to, from, bytes(tensor)) : std::memset(to, 0, bytes(tensor));
-    };
-    std::memcpy(args.h, args.v, bytes("v"));
-    copy_or_clear(args.c_last, args.c_initial, "c_last");
-    copy_or_clear(args.n_last, args.n_initial, "n_last");
-    copy_or_clear(args.m_last, args.m_initial, "m_last");
-    if (args.saved != nullptr) std::memset(args.saved, 7, 1);
-    std::memset(args.workspace, 9, 8);
-    if (misdeeds_.forward) misdeeds_.forward(problem, args);
-  }
-
-  void backward(const Problem& problem, const BackwardArgs& args) const override {
-    const std::pair<void*, const char*> gradients[] = {{args.dq, "q"},
-                                                       {args.dk, "k"},
-                                                       {args.di, "i"},
-                                                       {args.df, "f"},
-                                                       {args.dv, "v"},
-                                                       {args.dc_initial, "c_initial"},
-                                                       {args.dn_initial, "n_initial"},
-                                                       {args.dm_initial, "m_initial"}};
-    for (const auto& [gradient, tensor] : gradients) {
-      if (gradient == nullptr) continue;
-      const std::size_t bytes =
-          static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem));
-      std::memset(gradient, 0, bytes);
-    }
-    const auto size = static_cast<std::size_t>(size_of("v", problem.shape)) * size_of(problem.dtype);
-    if (args.dh != nullptr) std::memcpy(args.dv, args.dh, size);
-    std::memset(args.workspace, 9, 24);
-    if (misdeeds_.backward) misdeeds_.backward(problem, args);
-  }
-
- private:
-  VariantInfo info_;
-  Misdeeds misdeeds_;
-};
+/// A variant that copies (see copying_kernel), and what it does besides.
+DamagedKernel copies(const Damage& misdeeds = {}) { return DamagedKernel(misdeeds, test::copying_kernel()); }
 
 Case small_case(const std::string& more = "") {
   return make_case(
@@ -91,25 +29,15 @@ Case small_case(const std::string& more = "") {
 }
 
 /// What run_kernel says about a kernel that misbehaves on float32.
-std::string complaint(const Misdeeds& misdeeds) {
-  try {
-    run_kernel(FakeKernel(misdeeds), small_case(",dtype=float32"), Convention::detached);
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-  return "none";
+std::string complaint(const Damage& misdeeds) {
+  return message_of<std::runtime_error>(
+      [&] { run_kernel(copies(misdeeds), small_case(",dtype=float32"), Convention::detached); });
 }
 
-std::string refusal(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "none";
+template <class Call>
+std::string refusal(const Call& call) {
+  return message_of<std::invalid_argument>(call);
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 float* floats(void* address) { return static_cast<float*>(address); }
 
@@ -118,7 +46,7 @@ float* floats(void* address) { return static_cast<float*>(address); }
 BOOST_AUTO_TEST_CASE(an_honest_kernel_gives_its_results_in_every_dtype) {
   for (const std::string dtype : {"float64", "float32", "bfloat16", "float16"}) {
     const Case c = small_case(",dtype=" + dtype);
-    const KernelData data = run_kernel(FakeKernel(), c, Convention::detached);
+    const KernelData data = run_kernel(copies(), c, Convention::detached);
     BOOST_TEST(data.variant == "chunkwise--native_eigen_ownbw");
     BOOST_TEST((data.convention == Convention::detached));
     BOOST_TEST((data.operand_dtype == DType::tfloat32));
@@ -138,7 +66,7 @@ BOOST_AUTO_TEST_CASE(without_a_convention_or_cotangents_there_is_no_backward_pas
   const auto keeps = [](const Problem&, const ForwardArgs& args) {
     if (args.saved != nullptr) throw std::runtime_error("saved was given");
   };
-  const FakeKernel kernel({keeps, throws});
+  const DamagedKernel kernel = copies({keeps, throws});
   BOOST_TEST(run_kernel(kernel, small_case(), std::nullopt).gradients.empty());
   const KernelData data = run_kernel(kernel, small_case(",cotangents=0"), Convention::detached);
   BOOST_TEST(data.gradients.empty());
@@ -146,10 +74,10 @@ BOOST_AUTO_TEST_CASE(without_a_convention_or_cotangents_there_is_no_backward_pas
 }
 
 BOOST_AUTO_TEST_CASE(a_nan_result_is_returned_and_not_taken_for_poison) {
-  const FakeKernel kernel({[](const Problem&, const ForwardArgs& args) {
-                             static_cast<double*>(args.h)[1] = std::numeric_limits<double>::quiet_NaN();
-                           },
-                           {}});
+  const DamagedKernel kernel = copies({[](const Problem&, const ForwardArgs& args) {
+                                         static_cast<double*>(args.h)[1] = std::numeric_limits<double>::quiet_NaN();
+                                       },
+                                       {}});
   BOOST_TEST(std::isnan(run_kernel(kernel, small_case(), std::nullopt).outputs.at("h").data()[1]));
 }
 
@@ -198,7 +126,7 @@ BOOST_AUTO_TEST_CASE(an_unwritten_output_element_is_caught) {
 }
 
 BOOST_AUTO_TEST_CASE(a_result_that_depends_on_uninitialised_memory_is_caught) {
-  const auto depends = [](const Misdeeds& misdeeds) {
+  const auto depends = [](const Damage& misdeeds) {
     return contains(complaint(misdeeds), "depends on memory that was not initialised");
   };
   const auto red_zone = [](const Problem& p, const ForwardArgs& args) {
@@ -212,17 +140,12 @@ BOOST_AUTO_TEST_CASE(a_result_that_depends_on_uninitialised_memory_is_caught) {
   };
   BOOST_TEST(depends({dropped_nan, {}}));
 
-  class ReadsWorkspace : public FakeKernel {
-   public:
-    void forward(const Problem& p, const ForwardArgs& args) const override {
-      float found;
-      std::memcpy(&found, args.workspace, sizeof found);
-      FakeKernel::forward(p, args);
-      floats(args.h)[3] += found;
-    }
-  };
+  float found = 0;
+  const DamagedKernel reads_workspace = copies(
+      {.forward = [&](const Problem&, const ForwardArgs& args) { floats(args.h)[3] += found; },
+       .before_forward = [&](Problem&, ForwardArgs& args) { std::memcpy(&found, args.workspace, sizeof found); }});
   try {
-    run_kernel(ReadsWorkspace(), small_case(",dtype=float32"), std::nullopt);
+    run_kernel(reads_workspace, small_case(",dtype=float32"), std::nullopt);
     BOOST_ERROR("accepted");
   } catch (const std::runtime_error& error) {
     BOOST_TEST(contains(error.what(), "h[0,0,0,3] depends on memory that was not initialised"));
@@ -240,7 +163,7 @@ BOOST_AUTO_TEST_CASE(a_result_that_differs_from_run_to_run_is_caught) {
 BOOST_AUTO_TEST_CASE(repeats_find_a_result_that_rarely_differs) {
   int calls = 0;
   const auto once_wrong = [&](const Problem&, const ForwardArgs& args) { floats(args.h)[6] += ++calls == 4 ? 1 : 0; };
-  const FakeKernel kernel({once_wrong, {}});
+  const DamagedKernel kernel = copies({once_wrong, {}});
   const Case c = small_case(",dtype=float32");
   BOOST_CHECK_NO_THROW(run_kernel(kernel, c, Convention::detached));
   BOOST_TEST(calls == 2);
@@ -257,7 +180,7 @@ BOOST_AUTO_TEST_CASE(unguarded_buffers_are_left_to_a_sanitizer) {
     ++calls;
     static_cast<char*>(args.workspace)[8] = 0;  // within what the allocator rounds up to
   };
-  const FakeKernel kernel({past_the_end, {}});
+  const DamagedKernel kernel = copies({past_the_end, {}});
   const Case c = small_case(",dtype=float32");
   BOOST_CHECK_THROW(run_kernel(kernel, c, std::nullopt), std::runtime_error);
   calls = 0;
@@ -272,7 +195,7 @@ BOOST_AUTO_TEST_CASE(an_error_of_the_kernel_names_the_variant) {
 }
 
 BOOST_AUTO_TEST_CASE(what_a_kernel_does_not_declare_is_refused) {
-  FakeKernel kernel;
+  DamagedKernel kernel = copies();
   const auto run = [&](const Case& c, std::optional<Convention> convention) {
     return refusal([&] { run_kernel(kernel, c, convention); });
   };
@@ -293,7 +216,7 @@ BOOST_AUTO_TEST_CASE(the_interface_rounds_to_the_kernel_dtype_and_returns_states
   const Case c = small_case();
   const auto& in = c.inputs;
   const auto call = [&](const InterfaceOptions& options) {
-    return mlstm_interface(FakeKernel(), in.at("q"), in.at("k"), in.at("v"), in.at("i"), in.at("f"), in.at("c_initial"),
+    return mlstm_interface(copies(), in.at("q"), in.at("k"), in.at("v"), in.at("i"), in.at("f"), in.at("c_initial"),
                            in.at("n_initial"), in.at("m_initial"), options);
   };
   const InterfaceOptions defaults;
@@ -318,7 +241,7 @@ BOOST_AUTO_TEST_CASE(the_interface_names_the_bad_argument_its_value_and_what_was
     InterfaceOptions options;
     spoil(in, options);
     return refusal([&] {
-      mlstm_interface(FakeKernel(), in["q"], in["k"], in["v"], in["i"], in["f"], in["c_initial"], in["n_initial"],
+      mlstm_interface(copies(), in["q"], in["k"], in["v"], in["i"], in["f"], in["c_initial"], in["n_initial"],
                       in.contains("m_initial") ? std::optional(in["m_initial"]) : std::nullopt, options);
     });
   };

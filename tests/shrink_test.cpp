@@ -4,7 +4,7 @@
 #include <boost/test/unit_test.hpp>
 #include <set>
 
-#include "broken_kernel.hpp"
+#include "fake_kernels.hpp"
 #include "sweep/explain.hpp"
 #include "sweep/shrink.hpp"
 

@@ -83,7 +83,7 @@ slurmd -D -N localhost -L "$work/slurmd.log" >/dev/null 2>&1 &
 daemons+=($!)
 for ((n = 0; ; ++n)); do
   [ "$(timeout 5 sinfo --noheader --format=%T 2>/dev/null)" != idle ] || break
-  [ $n -lt 100 ] || { echo "the cluster did not come up"; exit 1; }
+  [ $n -lt 600 ] || { echo "the cluster did not come up"; exit 1; }
   sleep 0.1
 done
 
@@ -93,7 +93,7 @@ merge=$("$root/verify/examples/slurm_sweep.sh" 3 "$work/sweep" "${selection[@]}"
 array=$((merge - 1))
 # Whatever runs is stopped, and begun again, a few times.
 requeued=0
-for ((n = 0; n < 400; ++n)); do
+for ((n = 0; n < 1500; ++n)); do
   state=$(squeue --noheader --format='%i %T' --jobs="$merge" 2>/dev/null | cut -d' ' -f2)
   [ -n "$state" ] || break
   if [ $requeued -lt 3 ]; then

@@ -17,7 +17,9 @@ using namespace mlstm::verify;
 using test::contains, test::Result, test::Workplace;
 namespace fs = std::filesystem;
 
-/// A tree of two variants, of which one includes common/a.hpp, which includes common/b.hpp.
+const std::string kDigests = MLSTM_BINARY_DIR "/verify/mlstm_source_digests";
+
+/// A tree of three variants: one includes common/a.hpp, which includes common/b.hpp; another is made of the first.
 struct Tree : Workplace {
   Tree() {
     add("recurrent/one_cuda/fw.cu", "#include <vector>\n  #  include \"common/a.hpp\"  // why\n");
@@ -30,6 +32,8 @@ struct Tree : Workplace {
       add(std::string("common/") + name, "");
     add("common/b.cu", "#include \"common/c.cuh\"\n");
     add("common/c.cuh", "");
+    add("chunkwise/three_cuda/register.cpp", "#include \"recurrent/one_cuda/own.hpp\"\n");
+    write("kernels/common/notes.md", "Notes, which don't count.\n");
     fs::create_directories(path / "kernels/chunkwise/empty_cuda");
   }
 
@@ -39,14 +43,21 @@ struct Tree : Workplace {
   }
 
   std::map<std::string, std::string> digests() const {
-    const Result made = shell("'" MLSTM_CMAKE "' -DKERNELS=kernels -DOUTPUT=table.cpp -P '" MLSTM_SOURCE_DIR
-                              "/verify/source_digests.cmake'");
+    const Result made = shell("'" + kDigests + "' kernels table.cpp");
     BOOST_REQUIRE_MESSAGE(made.status == 0, made.err);
     const std::string text = read_text_file(path / "table.cpp");
     static const std::regex line("\\{\"([^\"]+)\", \"([0-9a-f]{64})\"\\}");
     std::map<std::string, std::string> found;
     for (std::sregex_iterator at(text.begin(), text.end(), line), end; at != end; ++at) found[(*at)[1]] = (*at)[2];
     return found;
+  }
+
+  /// What counts of a file with this text.
+  std::string plain(const std::string& text) const {
+    write("text.cu", text);
+    const Result result = shell("'" + kDigests + "' --plain text.cu");
+    BOOST_REQUIRE_MESSAGE(result.status == 0, result.err);
+    return result.out;
   }
 };
 
@@ -75,13 +86,16 @@ std::pair<std::vector<Item>, Result> judged(const Workplace& here, const std::fu
 
 BOOST_FIXTURE_TEST_CASE(a_digest_is_that_of_the_folder_and_of_all_that_it_includes, Tree) {
   const auto before = digests();
-  BOOST_TEST(before.size() == 2u);
+  BOOST_TEST(before.size() == 3u);
   const Result by_hand = shell(
-      "cd kernels && sha256sum common/a.cpp common/a.cu common/a.hpp common/a_more.cu common/b.cu common/b.hpp "
-      "common/c.cuh recurrent/one_cuda/fw.cu recurrent/one_cuda/own.hpp");
+      "cd kernels && for file in common/a.cpp common/a.cu common/a.hpp common/a_more.cu common/b.cu common/b.hpp "
+      "common/c.cuh recurrent/one_cuda/fw.cu recurrent/one_cuda/own.hpp; do "
+      "echo \"$('" +
+      kDigests + "' --plain $file | sha256sum | cut -c 1-64)  $file\"; done");
   BOOST_TEST(before.at("recurrent--one_cuda") == sha256_of(by_hand.out));
-  // file -> which digests change with it
+  // file -> which digests change with it: one_cuda, and three_cuda, which is made of it; two_eigen
   const std::map<std::string, std::pair<bool, bool>> changes{{"recurrent/one_cuda/own.hpp", {true, false}},
+                                                             {"recurrent/one_cuda/fw.cu", {true, false}},
                                                              {"recurrent/one_cuda/new.cuh", {true, false}},
                                                              {"parallel/two_eigen/fw.cpp", {false, true}},
                                                              {"common/a.hpp", {true, false}},
@@ -91,17 +105,65 @@ BOOST_FIXTURE_TEST_CASE(a_digest_is_that_of_the_folder_and_of_all_that_it_includ
                                                              {"common/b.cu", {true, false}},
                                                              {"common/c.cuh", {true, false}},
                                                              {"common/alike.cu", {false, false}},
-                                                             {"common/unused.hpp", {false, false}}};
+                                                             {"common/unused.hpp", {false, false}},
+                                                             {"recurrent/one_cuda/notes.md", {false, false}}};
   for (const auto& [file, changed] : changes) {
     const bool existed = fs::exists(path / "kernels" / file);
     const std::string text = existed ? read_text_file(path / "kernels" / file) : "";
-    add(file, text + "\n");
+    add(file, text + "\nint x;\n");
     const auto after = digests();
     BOOST_TEST((after.at("recurrent--one_cuda") != before.at("recurrent--one_cuda")) == changed.first, file);
+    BOOST_TEST((after.at("chunkwise--three_cuda") != before.at("chunkwise--three_cuda")) == changed.first, file);
     BOOST_TEST((after.at("parallel--two_eigen") != before.at("parallel--two_eigen")) == changed.second, file);
+    if (existed) {  // comments and white space
+      add(file, "/* what\n it is */" + text + "\n  // and why\n");
+      BOOST_TEST((digests() == before), file);
+    }
     existed ? add(file, text) : void(fs::remove(path / "kernels" / file));
   }
   BOOST_TEST((digests() == before));
+}
+
+BOOST_FIXTURE_TEST_CASE(comments_and_white_space_do_not_count, Tree) {
+  const std::string text = "int f(int a) { return a+1; }\n";
+  for (const std::string same :
+       {"int f(int a)\n{\n  return a + 1;\n}", "int f(int /*b*/ a) { return a+1; }  // int g();",
+        "// #define f g\nint f(int a) { return a+1; }", "/* \" */ int f(int a) { return a+1; } /* ' */",
+        "int f(int a) { re\\\nturn a+1; }", "int f(int a) { // what \\\n follows\n return a+1; }\r\n",
+        "int/**/f(int a) { return a+1; }"})
+    BOOST_TEST(plain(same) == plain(text), same);
+  BOOST_TEST(plain("#define A(x) x  // why\nint a;") == plain("  #  define  A(x)\\\n  /* what */ x\n\nint  a ;\n"));
+  BOOST_TEST(plain("#include <a.hpp> // a\n") == plain("#include <a.hpp>"));
+}
+
+BOOST_FIXTURE_TEST_CASE(everything_else_counts, Tree) {
+  // each pair is two programs
+  const std::pair<const char*, const char*> different[] = {{"a b", "ab"},
+                                                           {"a + +b", "a ++b"},
+                                                           {"a < < b", "a << b"},
+                                                           {"f<<<1, 2>>>()", "f<< <1, 2>> >()"},
+                                                           {"x = 1'000;", "x = 1 000;"},
+                                                           {"x = 1e+5;", "x = 1e + 5;"},
+                                                           {"\"a b\"", "\"a  b\""},
+                                                           {"\"a // b\"", "\"a \""},
+                                                           {"\"a /* b */ c\"", "\"a  c\""},
+                                                           {"\"\\\" // a\" b", "\"\\\" // a\""},
+                                                           {"'\"' // a", "'\"' \"// a\""},
+                                                           {"\"a\"_b", "\"a\" _b"},
+                                                           {"L\"a\"", "L \"a\""},
+                                                           {"R\"(a  // b)\"", "R\"(a)\""},
+                                                           {"R\"x(a\\\nb)x\"", "R\"x(ab)x\""},
+                                                           {"R\"x(a)\" // b\n)x\"", "R\"x(a)\" // c\n)x\""},
+                                                           {"#define A (x)", "#define A(x)"},
+                                                           {"#define A\nb", "#define A b"},
+                                                           {"#if A\nb\n#endif", "#if A b\n#endif"},
+                                                           {"a\n#b", "a #b"},
+                                                           {"#include <a//b>", "#include <a>"}};
+  for (const auto& [a, b] : different) BOOST_TEST(plain(a) != plain(b), a << " | " << b);
+  // what comes after a literal or a number is read as what it is
+  for (const char* before :
+       {"x = 1'000'000;", "c = '\\'';", "c = '\"';", "s = \"\\\\\";", "R\"(\")\";", "#error don't"})
+    BOOST_TEST(plain(std::string(before) + "  // a\nb  c") == plain(std::string(before) + "\nb c"), before);
 }
 
 BOOST_AUTO_TEST_CASE(the_program_knows_the_digest_of_every_variant_folder) {

@@ -18,65 +18,55 @@
 #include <thread>
 
 #include "cases/problems.hpp"
+#include "fake_kernels.hpp"
 #include "mlstm/parallel_for.hpp"
 #include "small_case.hpp"
 
 using namespace mlstm;
 using namespace mlstm::verify;
+using mlstm::test::FakeKernel;
 using namespace std::chrono_literals;
 
 namespace {
 
 /// Forward only; fills h with what its deed returns.
-class Fake : public Kernel {
- public:
-  using Deed = double (*)();
-  Fake(const char* name, Deed deed) : deed_(deed) {
-    info_.module = Module::recurrent;
-    info_.name = name;
-    info_.description = "a fake";
-    info_.dtypes = {DType::float64};
-    info_.gates = {Gate::exp};
-    info_.stabilizer_init = {StabilizerInit::zero};
-  }
-  const VariantInfo& info() const override { return info_; }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
-    const double value = deed_();
-    for (std::int64_t n = 0; n < size_of("h", problem.shape); ++n) static_cast<double*>(args.h)[n] = value;
-  }
-
- private:
-  VariantInfo info_;
-  Deed deed_;
-};
+FakeKernel fake(const char* name, double (*deed)()) {
+  return FakeKernel(test::fake_info(Module::recurrent, name, {DType::float64}),
+                    [deed](const Problem& problem, const ForwardArgs& args) {
+                      const double value = deed();
+                      for (std::int64_t n = 0; n < size_of("h", problem.shape); ++n)
+                        static_cast<double*>(args.h)[n] = value;
+                    });
+}
 
 bool is_sabotaged = false;  // in this process
 
-const Fake pid("pid", [] { return static_cast<double>(getpid()); });
-const Fake saboteur("saboteur", [] {
+const FakeKernel pid = fake("pid", [] { return static_cast<double>(getpid()); });
+const FakeKernel saboteur = fake("saboteur", [] {
   is_sabotaged = true;
   return 1.0;
 });
-const Fake innocent("innocent", [] {
+const FakeKernel innocent = fake("innocent", [] {
   if (is_sabotaged) std::abort();
   return 2.0;
 });
-const Fake guilty("guilty", []() -> double { std::abort(); });
-const Fake sleeper("sleeper", [] {
+const FakeKernel guilty = fake("guilty", []() -> double { std::abort(); });
+const FakeKernel sleeper = fake("sleeper", [] {
   std::this_thread::sleep_for(1h);
   return 0.0;
 });
-const Fake printer("printer", [] {
+const FakeKernel printer = fake("printer", [] {
   std::puts("three words here");
   return 3.0;
 });
-const Fake thrower("thrower", []() -> double { throw std::runtime_error("a finding"); });
-const Fake no_memory("no_memory", []() -> double { throw std::bad_alloc(); });
-const Fake fortytwo("fortytwo", []() -> double { throw 42; });
+const FakeKernel thrower = fake("thrower", []() -> double { throw std::runtime_error("a finding"); });
+const FakeKernel no_memory = fake("no_memory", []() -> double { throw std::bad_alloc(); });
+const FakeKernel fortytwo = fake("fortytwo", []() -> double { throw 42; });
 
 const Kernel* find(std::string_view key) {
-  for (const Fake* fake : {&pid, &saboteur, &innocent, &guilty, &sleeper, &printer, &thrower, &no_memory, &fortytwo})
-    if (fake->info().key() == key) return fake;
+  for (const FakeKernel* one :
+       {&pid, &saboteur, &innocent, &guilty, &sleeper, &printer, &thrower, &no_memory, &fortytwo})
+    if (one->info().key() == key) return one;
   return find_kernel(key);
 }
 
@@ -202,14 +192,13 @@ BOOST_AUTO_TEST_CASE(what_others_left_behind_is_not_blamed_on_a_variant) {
   BOOST_TEST(notices.size() == 2u);
 }
 
+// Only a run that would take an hour is given a short time: how long the others take says nothing.
 BOOST_AUTO_TEST_CASE(a_run_that_takes_too_long_is_stopped) {
   WorkerOptions options;
   options.timeout = 0.3;
   WorkerPool pool(options);
-  const auto begin = std::chrono::steady_clock::now();
   BOOST_TEST(thrown_by([&] { run(pool, sleeper); }) ==
              "timeout: recurrent--sleeper: took longer than 0.3 s and was stopped");
-  BOOST_TEST(((std::chrono::steady_clock::now() - begin) < 20s));
   BOOST_TEST(!has_children());
 }
 
@@ -255,7 +244,6 @@ BOOST_AUTO_TEST_CASE(a_program_that_is_no_worker_is_an_error) {
 BOOST_AUTO_TEST_CASE(damaged_replies_are_errors_and_nothing_more) {
   WorkerOptions options;
   options.program = MLSTM_BINARY_DIR "/plugins/mlstm_rogue_worker";
-  options.timeout = 1;
   WorkerPool pool(options);
   setenv("MLSTM_TEST_SIZE", std::to_string(2 * 3 * sizeof(double)).c_str(), 1);
   const auto answer = [&](const std::string& how) {
@@ -277,7 +265,10 @@ BOOST_AUTO_TEST_CASE(damaged_replies_are_errors_and_nothing_more) {
       {"data of an error", "sent 8 bytes of results; expected 0"},
       {"text without end", "sent the verifier a damaged reply: a field is 2139062143; expected less than 65537"}};
   for (const auto& [how, message] : damaged) BOOST_TEST(answer(how) == "worker: recurrent--pid: " + message);
-  BOOST_TEST(begins(answer("then hangs"), "timeout: recurrent--pid: took longer than 1 s"));
+  options.timeout = 1;
+  WorkerPool hurried(options);
+  setenv("MLSTM_TEST_ROGUE", "then hangs", 1);
+  BOOST_TEST(begins(thrown_by([&] { run(hurried, pid); }), "timeout: recurrent--pid: took longer than 1 s"));
   // Random ones: an error of some kind, or numbers, which would then be judged.
   int errors = 0;
   for (int seed = 0; seed < 200; ++seed) errors += answer("seed " + std::to_string(seed)) != "nothing" ? 1 : 0;

@@ -31,11 +31,11 @@ template <class N>
 BlockOutput<RealOf<N>> block_forward(const Block<RealOf<N>>& block) {
   using Real = RealOf<N>;
   const Matrix<Real> P = weights_of(block);
-  const Vector<Real> past = block.scale * block.decays.past;
+  const Vector<Real> s_past = block.scale * block.decays.past;
   BlockOutput<Real> out;
-  out.l = P.rowwise().sum() + past.cwiseProduct(block.q * block.before.n);
+  out.l = P.rowwise().sum() + s_past.cwiseProduct(block.q * block.before.n);
   out.numerator = block.q * N::operand(block.before.C);
-  out.numerator = past.asDiagonal() * out.numerator;
+  out.numerator = s_past.asDiagonal() * out.numerator;
   out.numerator += N::operand(P) * block.v;
   return out;
 }
@@ -44,10 +44,10 @@ template <class N>
 State<RealOf<N>> block_state(const Block<RealOf<N>>& block) {
   using Real = RealOf<N>;
   const Index last = block.q.rows() - 1;
-  const Matrix<Real> inputs = block.decays.D.row(last).asDiagonal() * block.k;
-  const Real past = block.decays.past[last];
-  State<Real> after{past * block.before.C, past * block.before.n + inputs.colwise().sum().transpose()};
-  after.C += N::operand(inputs).transpose() * block.v;
+  const Matrix<Real> weighted_k = block.decays.D.row(last).asDiagonal() * block.k;
+  const Real past_last = block.decays.past[last];
+  State<Real> after{past_last * block.before.C, past_last * block.before.n + weighted_k.colwise().sum().transpose()};
+  after.C += N::operand(weighted_k).transpose() * block.v;
   return after;
 }
 
@@ -58,9 +58,9 @@ StepGradients<RealOf<N>> block_backward(const Block<RealOf<N>>& block, MatrixRef
   using Real = RealOf<N>;
   const auto& [q, k, v, decays, before, scale] = block;
   const Index last = q.rows() - 1;
-  const auto input = decays.D.row(last).transpose();
+  const auto D_last = decays.D.row(last).transpose();
   const Real past_last = decays.past[last];
-  const Vector<Real> past = scale * decays.past;
+  const Vector<Real> s_past = scale * decays.past;
   const Matrix<Real> g = N::operand(inverse.asDiagonal() * dh);
 
   // Within the block.
@@ -73,41 +73,41 @@ StepGradients<RealOf<N>> block_backward(const Block<RealOf<N>>& block, MatrixRef
 
   // Through the state before the block (q) and the state after it (k, v).
   const Matrix<Real> C = N::operand(before.C), dC = N::operand(after.C);
-  Matrix<Real> dq_past = dh * C.transpose();
-  dq_past = inverse.asDiagonal() * dq_past;
-  dq_past.noalias() += gamma * before.n.transpose();
-  dq_past = past.asDiagonal() * dq_past;
-  Matrix<Real> dk_future = v * dC.transpose();
-  dk_future.rowwise() += after.n.transpose();
-  dk_future = input.asDiagonal() * dk_future;
-  Matrix<Real> dv_future = k * dC;
-  dv_future = input.asDiagonal() * dv_future;
+  Matrix<Real> dq_state = dh * C.transpose();
+  dq_state = inverse.asDiagonal() * dq_state;
+  dq_state.noalias() += gamma * before.n.transpose();
+  dq_state = s_past.asDiagonal() * dq_state;
+  Matrix<Real> dk_state = v * dC.transpose();
+  dk_state.rowwise() += after.n.transpose();
+  dk_state = D_last.asDiagonal() * dk_state;
+  Matrix<Real> dv_state = k * dC;
+  dv_state = D_last.asDiagonal() * dv_state;
 
   StepGradients<Real> out;
-  out.dq = dq_past + dS * k;
-  out.dk = dk_future + dS.transpose() * q;
-  out.dv = dv_future + N::operand(P).transpose() * g;
+  out.dq = dq_state + dS * k;
+  out.dk = dk_state + dS.transpose() * q;
+  out.dv = dv_state + N::operand(P).transpose() * g;
 
   // Gates: pairs within the block, pairs (past, t ≥ r), pairs (j < r, future), and pairs (past, future).
-  const Vector<Real> q_past = q.cwiseProduct(dq_past).rowwise().sum();
-  const Vector<Real> k_future = k.cwiseProduct(dk_future).rowwise().sum();
-  const Real past_future = past_last * after.dot(before);
-  out.d_log_i = G.colwise().sum().transpose() + k_future;
+  const Vector<Real> q_state = q.cwiseProduct(dq_state).rowwise().sum();
+  const Vector<Real> k_state = k.cwiseProduct(dk_state).rowwise().sum();
+  const Real crossing = past_last * after.dot(before);
+  out.d_log_i = G.colwise().sum().transpose() + k_state;
   out.d_log_f = straddling_sums(G);
-  Real from_r_on = 0, before_r = past_future;
+  Real from_r_on = 0, before_r = crossing;
   for (Index r = last; r >= 0; --r) {
-    from_r_on += q_past[r];
+    from_r_on += q_state[r];
     out.d_log_f[r] += from_r_on;
   }
   for (Index r = 0; r <= last; ++r) {
     out.d_log_f[r] += before_r;
-    before_r += k_future[r];
+    before_r += k_state[r];
   }
   out.after_product = before_r;
 
   out.before.C = past_last * after.C;
-  out.before.C += N::operand(past.asDiagonal() * q).transpose() * g;
-  out.before.n = past_last * after.n + q.transpose() * past.cwiseProduct(gamma);
+  out.before.C += N::operand(s_past.asDiagonal() * q).transpose() * g;
+  out.before.n = past_last * after.n + q.transpose() * s_past.cwiseProduct(gamma);
   return out;
 }
 

@@ -3,7 +3,7 @@
 // through one state. The parallel variant is one block, the chunkwise variant a chain of blocks.
 //
 //   P = (s q kᵀ)∘D    l = Σ_j P_j + past∘(s q n)    numerator = P v + past∘(s q C)
-//   C' = past_n C + (D_n∘k)ᵀ v,  n' = past_n n + (D_n∘k)ᵀ 1         (D_n, past_n: last row)
+//   C' = past_last C + (D_last∘k)ᵀ v,  n' = past_last n + (D_last∘k)ᵀ 1         (the last row of D, of past)
 //
 // Rounded to the storage type, as operands of a matrix product: P, s dP∘D, g = dh/d, the states C and dC, and the rows
 // of k and q that are scaled on their way into a state. All else, products included, is `Real`. Products that give rows

@@ -40,10 +40,8 @@ struct RowCotangents {
   Vector<Real> dm;       ///< cotangent of m_t that comes from h (exact only): -(dh_t.h_t) eps / d_t
 };
 
-/// Where m is large, exp(-m) nearly vanishes, and 1/d goes beyond any type if q_t is 0: dh/d and dP/d would overflow,
-/// and then meet that zero. To scale q_t, and with it d_t, changes nothing but dq_t: with r_t = 2^n, just so much that
-/// 1 / (r_t d_t) < 2^(E/2) for a storage type that ends at 2^E, all sums stay finite, and only dq_t = r_t (...) becomes
-/// infinite, if it has to. For all other rows r_t = 1.
+/// r_t = 2^n is 1 unless 1/d_t is 2^(E/2) or more, for a storage type that ends at 2^E, and then just so much that
+/// 1 / (r_t d_t) is below that: one of the cures for a huge 1/d (kernels/README.md).
 template <class T, class Real>
 Real lift_of(Real inverse) {
   constexpr int kHalf = std::numeric_limits<T>::max_exponent / 2;

@@ -33,8 +33,8 @@ struct Gates {
 
   Real m_before(Index t) const { return t == 0 ? m_initial : m[t - 1]; }
   /// F_t and I_t of the recurrence.
-  Real decay(Index t) const { return std::exp(log_f[t] + m_before(t) - m[t]); }
-  Real input(Index t) const { return std::exp(log_i[t] - m[t]); }
+  Real F(Index t) const { return std::exp(log_f[t] + m_before(t) - m[t]); }
+  Real I(Index t) const { return std::exp(log_i[t] - m[t]); }
 };
 
 /// Scans the gates of one head. `Args` is ForwardArgs or BackwardArgs.

@@ -27,7 +27,7 @@ struct Numeric {
   using Real = RealT;
 
   /// `x` as a tensor core would read it: rounded (to nearest even) to the storage type. What is too large for that is
-  /// its largest number: an infinity would make a NaN of a zero that it is multiplied by.
+  /// its largest number: one of the cures for a huge 1/d (kernels/README.md).
   template <class Derived>
   static Matrix<Real> operand(const Eigen::MatrixBase<Derived>& x) {
     const Real largest = static_cast<Real>(std::numeric_limits<Storage>::max());

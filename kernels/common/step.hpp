@@ -10,13 +10,13 @@ namespace mlstm::kernels {
 /// Returns l = n.(s q).
 template <class Real>
 Real fused_step(const HeadInputs<Real>& in, Index t, State<Real>& state, Matrix<Real>& numerator) {
-  const Real decay = in.gates.decay(t), input = in.gates.input(t);
+  const Real F = in.gates.F(t), I = in.gates.I(t);
   Real l = 0;
   numerator.setZero(1, state.C.cols());
   for (Index a = 0; a < state.n.size(); ++a) {
-    const Real key = input * in.k(t, a), query = in.scale * in.q(t, a);
-    state.C.row(a) = decay * state.C.row(a) + key * in.v.row(t);
-    state.n[a] = decay * state.n[a] + key;
+    const Real key = I * in.k(t, a), query = in.scale * in.q(t, a);
+    state.C.row(a) = F * state.C.row(a) + key * in.v.row(t);
+    state.n[a] = F * state.n[a] + key;
     numerator += query * state.C.row(a);
     l += query * state.n[a];
   }

@@ -7,7 +7,7 @@
 #include "cases/manifest.hpp"
 #include "cases/problems.hpp"
 #include "report/report.hpp"
-#include "studies/bench.hpp"
+#include "studies/bench/bench.hpp"
 #include "sweep/expect.hpp"
 #include "sweep/sweep_journal.hpp"
 #include "targets.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files that grow line by line and have to survive whatever ends the program.
+// Files that grow line by line and survive whatever ends the program.
 #pragma once
 
 #include <chrono>

@@ -15,7 +15,7 @@ namespace mlstm::verify {
 /// All bytes of a regular file. Throws FileError.
 std::string read_bytes(const std::filesystem::path& path);
 
-/// The same for a file of text; names a directory as what it is. Throws FileError.
+/// The same for a text file; the message says so if it is a directory. Throws FileError.
 std::string read_text_file(const std::filesystem::path& path);
 
 /// Lower-case hexadecimal SHA-256 of a file's bytes / of a string. Throws FileError.

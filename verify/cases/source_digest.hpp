@@ -13,7 +13,8 @@ namespace mlstm::verify {
 
 /// SHA-256, in lower-case hexadecimal, of the source of every variant folder of the tree that this program was built
 /// from, by full key; also of variants that this build leaves out for want of CUDA. The source is the folder's files
-/// and those below kernels/ that they include, with their implementations (source_digests.cmake).
+/// and those below kernels/ that they include, with their implementations, without comments and white space
+/// (source_digests.cpp).
 const std::map<std::string, std::string, std::less<>>& source_digests();
 
 /// The digest of one variant; empty if the tree has no such folder.

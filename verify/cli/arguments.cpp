@@ -57,7 +57,7 @@ void ProblemOptions::add_to(Command& command) {
   command
       .add_option("--suite", suite,
                   "smoke (seconds, the default), standard (minutes), full, golden (tiny), or captures (tiny; what "
-                  "data/captures/h100 records: every dtype and gate)")
+                  "data/captures/cuda records: every dtype and gate)")
       ->group(group);
   command.add_option("--dtype", dtypes, "only float64, float32, float16 or bfloat16; several: separated by commas")
       ->delimiter(',')

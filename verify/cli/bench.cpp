@@ -8,7 +8,7 @@
 #include "cli/cli.hpp"
 #include "report/report.hpp"
 #include "runner/runner.hpp"
-#include "studies/bench.hpp"
+#include "studies/bench/bench.hpp"
 
 namespace mlstm::cli {
 namespace {

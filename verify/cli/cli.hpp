@@ -67,7 +67,7 @@ struct ProblemOptions {
 std::vector<const Kernel*> select_kernels(const std::vector<std::string>& globs,
                                           const std::vector<const Kernel*>& plugins = {});
 
-/// The options that say where kernels run, and whose, as they stand on the command line.
+/// The options that name plugins and say in which processes kernels run, as they stand on the command line.
 struct IsolationOptions {
   std::vector<std::string> plugins;
   std::string timeout, memory_limit;

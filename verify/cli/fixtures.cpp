@@ -4,7 +4,7 @@
 
 #include "cases/case_file.hpp"
 #include "cli/cli.hpp"
-#include "studies/fixtures.hpp"
+#include "studies/fixtures/fixtures.hpp"
 
 namespace mlstm::cli {
 namespace {

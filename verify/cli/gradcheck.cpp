@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "cli/cli.hpp"
-#include "studies/gradcheck.hpp"
+#include "studies/gradcheck/gradcheck.hpp"
 
 namespace mlstm::cli {
 namespace {

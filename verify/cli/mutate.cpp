@@ -9,8 +9,8 @@
 
 #include "cases/case_file.hpp"
 #include "cli/cli.hpp"
-#include "studies/honest.hpp"
-#include "studies/mutate.hpp"
+#include "studies/mutation/honest.hpp"
+#include "studies/mutation/mutate.hpp"
 
 namespace mlstm::cli {
 namespace {

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * mlstm_kernel.h: kernels of others as shared libraries, for `mlstm verify --plugin ./libmine.so`.
+ * mlstm_kernel.h: third-party kernels as shared libraries, for `mlstm verify --plugin ./libmine.so`.
  *
- * A library exports one function, mlstm_kernels, that names its kernels; each says what it takes and computes, and how
- * it is called. Plain C11, and C++. Nothing of mlstm has to be linked: this file is all that a plugin needs. Examples
- * are verify/examples/recurrent_plugin.c, forward and backward in C, and parallel_plugin.cu, forward in CUDA; what is
- * computed is defined there and in the README.
+ * A library exports one function, mlstm_kernels, which lists its kernels. Each declares what it takes and computes, and
+ * has the functions to call. Plain C11, and C++. A plugin links nothing of mlstm; it needs only this file. Examples are
+ * verify/examples/recurrent_plugin.c, forward and backward in C, and verify/examples/parallel_plugin.cu, forward in
+ * CUDA. reference/CONTRACT.md defines what a kernel has to compute: the function in section 2, the gradients in 3.
  *
  * Memory. The caller allocates everything: inputs, outputs, `saved` (what forward leaves for backward) and `workspace`.
- * Pointers are of the declared device: host memory, or memory of the current CUDA device. All are aligned to 256 bytes.
- * A kernel writes to nothing but what is not const, and reads nothing that it did not get or write.
+ * Pointers are to memory of the declared device: host memory, or memory of the current CUDA device. All are aligned to
+ * 256 bytes. A kernel writes only through pointers that are not const, and reads only what it was given or has written.
  *
  * Tensors are row-major and contiguous:
  *     q, k (B,NH,S,DHQK)    v, h (B,NH,S,DHV)    i, f (B,NH,S)
  *     c (B,NH,DHQK,DHV)     n (B,NH,DHQK)        m (B,NH)          gradients and cotangents as what they belong to
- * in the problem's dtype. The states c, n, m and their gradients and cotangents are float32 if that is a 16-bit one.
+ * in the problem's dtype. With a 16-bit dtype the states c, n, m and their gradients and cotangents are float32.
  * With the sigmoid gate there is no m: its pointers are null.
  *
- * Errors. A function that cannot do its work returns another number than 0, and says why in `message` (at most
- * message_size bytes, ended by 0). No exception may leave a function. Functions may be called from several threads.
+ * Errors. A function that fails returns a number other than 0 and says why in `message` (at most message_size bytes,
+ * including the terminating 0). No exception may leave a function. Functions may be called from several threads.
  *
- * Growth. Structures begin with their size as the side that fills them knows it, and grow at the end only. What a
+ * Growth. Structures begin with their size, as known to the side that fills them, and grow at the end only. What a
  * plugin does not fill counts as 0, which means "none" or "no limit".
  */
 #ifndef MLSTM_KERNEL_H
@@ -41,7 +41,7 @@ extern "C" {
 #define MLSTM_KERNEL_EXPORT
 #endif
 
-/* One value each; sets of them are ORed. */
+/* Sets are values ORed together. */
 enum { MLSTM_FLOAT64 = 1, MLSTM_FLOAT32 = 2, MLSTM_TFLOAT32 = 4, MLSTM_FLOAT16 = 8, MLSTM_BFLOAT16 = 16 };
 enum { MLSTM_GATE_EXP = 1, MLSTM_GATE_SIGMOID = 2 };
 /* m before the first step, if no state is given (exp gate): 0 or -infinity. */
@@ -118,10 +118,10 @@ struct mlstm_kernel {
   uint32_t state_dtype;      /* what chunk states are kept in; 0: float32, or float64 for float64 */
   uint32_t flags;
   mlstm_size_limit S, L, DHQK, DHV; /* L matters to chunkwise kernels only */
-  const void* user;                 /* the plugin's own */
+  const void* user;                 /* for the plugin's own use */
 
-  /* 0 if the problem, which is within the declaration, can be run; else it is skipped for the reason in `message`.
-   * May be null. */
+  /* Asked for problems within the declaration. 0: can be run; else it is skipped, for the reason in `message`. May be
+   * null. */
   int (*supports)(const mlstm_kernel*, const mlstm_problem*, char* message, size_t message_size);
   /* Bytes. May be null: 0. */
   size_t (*saved_size)(const mlstm_kernel*, const mlstm_problem*);
@@ -140,8 +140,8 @@ typedef struct mlstm_kernel_library {
   const mlstm_kernel* const* kernels;
 } mlstm_kernel_library;
 
-/* What a plugin exports. `abi_version` is that of the caller; null if the plugin cannot serve it. What is returned
- * lives as long as the library is loaded. */
+/* What a plugin exports. `abi_version` is that of the caller. Returns null if the plugin does not support it; else a
+ * library that stays valid as long as it is loaded. */
 MLSTM_KERNEL_EXPORT const mlstm_kernel_library* mlstm_kernels(uint32_t abi_version);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the errors of one judged tensor look like: beside the verdict, for those who look for the cause.
+// What the errors of one judged tensor look like, for those who look for the cause of a verdict.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,7 @@ struct ErrorPicture {
   bool operator==(const ErrorPicture&) const = default;
 };
 
-/// Facts about one judged tensor that report.json has no place for.
+/// Facts about one judged tensor that are not in report.json.
 struct Detail {
   std::string regime;                       ///< of the problem; empty if unknown, as in captures of others
   Problem problem;                          ///< shape, gate, eps, ...

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The error of one element and its share of the bound: the rule that verdicts and pictures have in common.
+// The error of one element, and how much of its bound it uses: the rule that verdicts and pictures share.
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Saying where a failure is (head, chunk, time step, column, tile), which stage goes wrong first, and what the wrong
-// values look like.
+// Where a failure is (head, chunk, time step, column, tile), and what the wrong values look like.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Properties that every honest mLSTM kernel has, checked on the kernel's own answers: what one run says about another.
+// Properties that every correct mLSTM kernel has. They compare runs of one kernel with each other.
 #pragma once
 
 #include <optional>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What checks of properties share: running the variant, bounds for its answers, and the worst deviation of each tensor.
+// What property checks share: running the variant, bounds for its results, and the worst deviation of each tensor.
 #pragma once
 
 #include <cstdint>

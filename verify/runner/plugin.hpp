@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Variants of others in shared libraries with the interface of mlstm_kernel.h.
+// Third-party variants: shared libraries with the interface of mlstm_kernel.h.
 #pragma once
 
 #include <filesystem>

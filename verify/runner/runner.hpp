@@ -53,8 +53,8 @@ class TimeoutError : public std::exception {
   std::string what_;
 };
 
-/// Something that runs kernels as run_kernel does, with its results and its exceptions, or TimeoutError; in another
-/// process, say. May be called from several threads at a time.
+/// Runs kernels as run_kernel does, perhaps in another process: the same results and exceptions, or TimeoutError. May
+/// be called from several threads at a time.
 using RunFunction = std::function<KernelData(const Kernel&, const Case&, std::optional<Convention>, const RunOptions&)>;
 
 /// What the published interface of mLSTM kernels takes beside the tensors (contract §4), with its defaults.

@@ -18,8 +18,8 @@
 
 namespace mlstm::verify {
 
-/// The worker ended without a result, or sent something that is none. The message says how, and the last line that it
-/// wrote to its output.
+/// The worker ended without a result, or sent something that is not a result. The message says how, and the last line
+/// that it wrote to its output.
 class WorkerError : public std::exception {
  public:
   explicit WorkerError(std::string what) : what_(std::move(what)) {}
@@ -40,7 +40,7 @@ struct WorkerOptions {
   std::uint64_t memory_limit = default_memory_limit();
   /// What a kernel wrote to stdout and stderr (the beginning), after a run that succeeded. From any thread.
   std::function<void(const std::string& key, const std::string& text)> on_output;
-  /// Something to be told to whoever looks on: a line. From any thread.
+  /// A line for the user. From any thread.
   std::function<void(const std::string& line)> on_notice;
 };
 

@@ -3,12 +3,16 @@
 #pragma once
 
 #include "chunkwise/limit_chunk_cuda_ownbw/variant.hpp"
-#include "common/cuda/chunk_tiles.cuh"
+#include "common/cuda/chunks/pass.hpp"
+#include "common/cuda/chunks/state_slab.cuh"
+#include "common/cuda/launch.hpp"
+#include "common/cuda/tile.cuh"
 
 namespace mlstm::kernels::chunkwise_limit_chunk_cuda {
 
 using namespace cuda;
 
+/// Sizes of tiles in shared memory, in elements.
 template <class T>
 struct ChunkKernel {
   static constexpr int NT = sizeof(T) == 2 ? 8 : 4;
@@ -16,12 +20,6 @@ struct ChunkKernel {
   static constexpr int kStride = stride_of<T>(kTile), kWideStride = stride_of<T>(kColumns);
   static constexpr int kSlab = kTile * kStride, kX = kTile * kWideStride;
   static constexpr int kStateSlab = kX > kColumns* kStride ? kX : kColumns* kStride;
-  // Shared memory: two slabs of A | two slabs of the second operand, or X | weights (forward: P; backward: P, dS) |
-  // scalars of rows.
-  static constexpr int kFloats = 12 * kTile;
-  static constexpr std::size_t bytes(int weights) {
-    return (2 * kSlab + 2 * kStateSlab + weights * kSlab) * sizeof(T) + kFloats * sizeof(float);
-  }
 };
 
 /// Where the block's chunk is.

@@ -10,19 +10,14 @@
 // state in memory every L steps.
 #pragma once
 
-#include "common/cuda/chunk_pass.hpp"
 #include "mlstm/kernel.hpp"
 
 namespace mlstm::kernels::chunkwise_limit_chunk_cuda {
 
 constexpr std::int64_t kLargestChunk = 64;
 
-/// The two kernels of the variant (cuda::ChunkKernels); sizes.L <= 64.
-template <class T>
-void chunk_h(const Problem& problem, const cuda::ChunkSizes& sizes, const T* q, const T* k, const T* v,
-             const cuda::Gates& gates, const cuda::ChunkStates<T>& states, T* h, float* l, cudaStream_t stream);
-template <class T>
-void chunk_gradients(const cuda::ChunkSizes& sizes, const cuda::TileInputs<T>& in, const cuda::TileDots& dots,
-                     float* diagonal, T* dq, T* dk, T* dv, cudaStream_t stream);
+/// Chunks of problem.chunk_size <= kLargestChunk steps.
+void forward(const Problem& problem, const ForwardArgs& args);
+void backward(const Problem& problem, const BackwardArgs& args);
 
 }  // namespace mlstm::kernels::chunkwise_limit_chunk_cuda

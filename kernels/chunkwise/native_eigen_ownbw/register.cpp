@@ -1,32 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "chunkwise/native_eigen_ownbw/variant.hpp"
-#include "common/eigen_variant.hpp"
 #include "common/saved.hpp"
+#include "common/variant.hpp"
 
 namespace mlstm::kernels::chunkwise_native_eigen {
 namespace {
 
-class Variant : public Kernel {
+class NativeEigen : public Variant {
  public:
-  const VariantInfo& info() const override {
-    static const VariantInfo info = eigen_variant(Module::chunkwise, "native_eigen_ownbw",
-                                                  "CPU baseline: Eigen matrix products chunk by chunk, any chunk size");
-    return info;
-  }
+  NativeEigen()
+      : Variant(takes_everything(Module::chunkwise, Device::cpu, "native_eigen_ownbw",
+                                 "CPU baseline: Eigen matrix products chunk by chunk, any chunk size", all_dtypes())) {}
   std::size_t saved_size(const Problem& problem) const override {
     return saved_bytes(problem, number_of_chunks(problem));
   }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
-    require_supported(*this, problem);
+
+ private:
+  void run_forward(const Problem& problem, const ForwardArgs& args) const override {
     chunkwise_native_eigen::forward(problem, args);
   }
-  void backward(const Problem& problem, const BackwardArgs& args) const override {
-    require_supported(*this, problem);
+  void run_backward(const Problem& problem, const BackwardArgs& args) const override {
     chunkwise_native_eigen::backward(problem, args);
   }
 };
 
-const RegisterKernel<Variant> registration;
+const RegisterKernel<NativeEigen> registration;
 
 }  // namespace
 }  // namespace mlstm::kernels::chunkwise_native_eigen

@@ -1,46 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "chunkwise/xl_chunk_cuda_ownbw/variant.hpp"
-#include "common/cuda/chunk_pass.hpp"
-#include "common/cuda/variant.hpp"
+#include "common/cuda/chunks/variant.hpp"
 
 namespace mlstm::kernels::chunkwise_xl_chunk_cuda {
 namespace {
 
-class Variant : public Kernel {
+class XlChunkCuda : public cuda::TiledVariant {
  public:
-  const VariantInfo& info() const override {
-    static const VariantInfo info = [] {
-      VariantInfo about =
-          cuda::cuda_variant(Module::chunkwise, "xl_chunk_cuda_ownbw",
-                             "tiled within chunks of any size; tensor cores in 16 bits, true float32 otherwise",
-                             {DType::float32, DType::bfloat16, DType::float16});
-      about.DHQK = about.DHV = cuda::kTiledDimension;
-      about.S = cuda::kTiledLength;
-      return about;
-    }();
-    return info;
+  XlChunkCuda()
+      : TiledVariant(Module::chunkwise, "xl_chunk_cuda_ownbw",
+                     "tiled within chunks of any size; tensor cores in 16 bits, true float32 otherwise") {}
+
+ private:
+  void run_forward(const Problem& problem, const ForwardArgs& args) const override {
+    chunkwise_xl_chunk_cuda::forward(problem, problem.chunk_size, args);
   }
-  std::string unsupported(const Problem& problem) const override {
-    const std::string reason = declared_limits(problem);
-    return reason.empty() ? cuda::too_many_blocks(problem, problem.chunk_size) : reason;
-  }
-  std::size_t saved_size(const Problem& problem) const override {
-    return cuda::chunk_saved_size(problem, problem.chunk_size);
-  }
-  std::size_t workspace_size(const Problem& problem, bool backward) const override {
-    return cuda::chunk_workspace_size(problem, problem.chunk_size, backward);
-  }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
-    cuda::require_supported(*this, problem);
-    chunkwise_xl_chunk_cuda::forward(problem, args);
-  }
-  void backward(const Problem& problem, const BackwardArgs& args) const override {
-    cuda::require_supported(*this, problem);
-    chunkwise_xl_chunk_cuda::backward(problem, args);
+  void run_backward(const Problem& problem, const BackwardArgs& args) const override {
+    chunkwise_xl_chunk_cuda::backward(problem, problem.chunk_size, args);
   }
 };
 
-const RegisterKernel<Variant> registration;
+const RegisterKernel<XlChunkCuda> registration;
 
 }  // namespace
 }  // namespace mlstm::kernels::chunkwise_xl_chunk_cuda

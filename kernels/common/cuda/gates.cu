@@ -31,11 +31,11 @@ struct Stretch {
 // One block per head goes over the sequence and notes m at the borders of chunks.
 template <class T>
 __global__ void entering_kernel(std::int64_t S, std::int64_t L, const T* i, const T* f, const RealOf<T>* m_initial,
-                                double m_0, double* entering) {
+                                double m_0, double* m_entering) {
   __shared__ Stretch totals[kMaxWarps];
   const std::int64_t head = blockIdx.x, chunks = (S - 1) / L + 1;
   double m = m_initial != nullptr ? static_cast<double>(m_initial[head]) : m_0;
-  if (threadIdx.x == 0) entering[head * chunks] = m;
+  if (threadIdx.x == 0) m_entering[head * chunks] = m;
   for (std::int64_t first = 0; first < S; first += blockDim.x) {
     const std::int64_t t = first + threadIdx.x;
     Stretch step{0, -INFINITY};
@@ -44,7 +44,7 @@ __global__ void entering_kernel(std::int64_t S, std::int64_t L, const T* i, cons
               static_cast<double>(to_real(i[head * S + t]))};
     Stretch total;
     const Stretch upto = block_scan(step, Stretch::Join{}, totals, total);
-    if (t + 1 < S && (t + 1) % L == 0) entering[head * chunks + (t + 1) / L] = fmax(m + upto.F, upto.m);
+    if (t + 1 < S && (t + 1) % L == 0) m_entering[head * chunks + (t + 1) / L] = fmax(m + upto.F, upto.m);
     m = fmax(m + total.F, total.m);
   }
 }
@@ -65,24 +65,24 @@ struct Max {
   };
 };
 
-// One block per chunk. `entering` is given (exp gate, several chunks) or written here.
+// One block per chunk. `m_entering` is given (exp gate, several chunks) or written here.
 template <class T>
 __global__ void chunk_gates_kernel(std::int64_t S, std::int64_t L, bool exp_gate, const T* i, const T* f,
-                                   const RealOf<T>* m_initial, double m_0, bool entering_given, Gates gates,
+                                   const RealOf<T>* m_initial, double m_0, bool m_entering_given, Gates gates,
                                    RealOf<T>* m_last) {
   __shared__ Sum sums[kMaxWarps];
   __shared__ Max maxima[kMaxWarps];
   const std::int64_t chunks = (S - 1) / L + 1, head = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
-  double entering = 0;
+  double m_entering = 0;
   if (exp_gate) {
-    if (entering_given)
-      entering = gates.entering[blockIdx.x];
+    if (m_entering_given)
+      m_entering = gates.m_entering[blockIdx.x];
     else
-      entering = m_initial != nullptr ? static_cast<double>(m_initial[head]) : m_0;
+      m_entering = m_initial != nullptr ? static_cast<double>(m_initial[head]) : m_0;
   }
-  if (!entering_given && threadIdx.x == 0) gates.entering[blockIdx.x] = entering;
+  if (!m_entering_given && threadIdx.x == 0) gates.m_entering[blockIdx.x] = m_entering;
   const std::int64_t begin = chunk * L, end = begin + L < S ? begin + L : S;
-  double b_before = 0, M_before = entering;
+  double b_before = 0, M_before = m_entering;
   for (std::int64_t first = begin; first < end; first += blockDim.x) {
     const std::int64_t t = first + threadIdx.x, at = head * S + t;
     Sum step{0};
@@ -102,7 +102,7 @@ __global__ void chunk_gates_kernel(std::int64_t S, std::int64_t L, bool exp_gate
       gates.a[at] = a;
       gates.M[at] = M;
       gates.m[at] = exp_gate ? b + M : 0;
-      gates.past[at] = expf(static_cast<float>(entering - M));
+      gates.past[at] = expf(static_cast<float>(m_entering - M));
       if (t == S - 1 && m_last != nullptr && exp_gate) m_last[head] = static_cast<RealOf<T>>(b + M);
     }
     b_before += sum.x;
@@ -110,8 +110,8 @@ __global__ void chunk_gates_kernel(std::int64_t S, std::int64_t L, bool exp_gate
   }
   const double M_last = exp_gate ? M_before : -b_before;
   for (std::int64_t t = begin + threadIdx.x; t < end; t += blockDim.x)  // the steps that this thread has written
-    gates.to_end[head * S + t] = expf(static_cast<float>(gates.a[head * S + t] - M_last));
-  if (threadIdx.x == 0) gates.decay[blockIdx.x] = expf(static_cast<float>(entering - M_last));
+    gates.D_last[head * S + t] = expf(static_cast<float>(gates.a[head * S + t] - M_last));
+  if (threadIdx.x == 0) gates.past_last[blockIdx.x] = expf(static_cast<float>(m_entering - M_last));
 }
 
 /// Up to 16 bytes of a row, read and written at once.
@@ -256,7 +256,7 @@ void scan_gates(const Problem& problem, std::int64_t L, const void* i, const voi
     const bool several = problem.has_m() && chunks > 1;
     if (several)
       launch("entering_kernel", entering_kernel<T>, grid_of(heads), threads_for(S), 0, stream, S, L, gate_i, gate_f, m,
-             m_0, gates.entering);
+             m_0, gates.m_entering);
     launch("chunk_gates_kernel", chunk_gates_kernel<T>, grid_of(heads * chunks), threads_for(std::min(L, S)), 0, stream,
            S, L, problem.has_m(), gate_i, gate_f, m, m_0, several, gates, static_cast<Real*>(m_last));
   });

@@ -26,15 +26,15 @@ namespace mlstm::kernels::cuda {
 /// Chunks of a sequence: ceil(S / L).
 inline std::int64_t chunks_of(const Problem& problem, std::int64_t L) { return (problem.shape.S - 1) / L + 1; }
 
-/// Device arrays; shapes (B,NH,S), `entering` (B,NH,NC).
+/// Device arrays; shapes (B,NH,S), `m_entering` (B,NH,NC).
 struct Gates {
   double *a, *M;
-  double* m;         ///< m_t; 0 with the sigmoid gate
-  double* entering;  ///< m of the step before each chunk (m_0 for the first, -inf if there is no past)
+  double* m;           ///< m_t; 0 with the sigmoid gate
+  double* m_entering;  ///< m of the step before each chunk (m_0 for the first, -inf if there is no past)
   // The weights that products with states take, in float32:
-  float* past;    ///< (B,NH,S): exp(entering - M_t)
-  float* to_end;  ///< (B,NH,S): D_last,j = exp(a_j - M_last), last: the last step of j's chunk
-  float* decay;   ///< (B,NH,NC): past of the last step of each chunk
+  float* past;       ///< (B,NH,S): exp(m_entering - M_t)
+  float* D_last;     ///< (B,NH,S): D_last,j = exp(a_j - M_last), last: the last step of j's chunk
+  float* past_last;  ///< (B,NH,NC): past of the last step of each chunk
 
   static Gates take(Arena& arena, const Problem& problem, std::int64_t L) {
     const std::int64_t steps = problem.shape.heads() * problem.shape.S;

@@ -63,8 +63,7 @@ __host__ __device__ constexpr RealOf<T> largest() {
     return 3.4028234663852886e38f;
 }
 
-/// x, or the largest finite number of T in its place: where 1/d is large because q is zero, dh/d may overflow, and an
-/// infinity times that zero would be NaN.
+/// x, or the largest finite number of T in its place: one of the cures for a huge 1/d (kernels/README.md).
 template <class T>
 __device__ inline RealOf<T> saturate(RealOf<T> x) {
   return fmin(fmax(x, -largest<T>()), largest<T>());

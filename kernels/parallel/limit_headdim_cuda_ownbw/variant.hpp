@@ -13,11 +13,4 @@
 // last one.
 #pragma once
 
-#include "mlstm/kernel.hpp"
-
-namespace mlstm::kernels::parallel_limit_headdim_cuda {
-
-void forward(const Problem&, const ForwardArgs&);
-void backward(const Problem&, const BackwardArgs&);
-
-}  // namespace mlstm::kernels::parallel_limit_headdim_cuda
+#include "chunkwise/xl_chunk_cuda_ownbw/variant.hpp"

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/eigen_variant.hpp"
 #include "common/saved.hpp"
+#include "common/variant.hpp"
 #include "parallel/native_eigen_ownbw/variant.hpp"
 
 namespace mlstm::kernels::parallel_native_eigen {
 namespace {
 
-class Variant : public Kernel {
+VariantInfo declaration() {
+  VariantInfo info =
+      takes_everything(Module::parallel, Device::cpu, "native_eigen_ownbw",
+                       "CPU baseline: Eigen matrix products over materialised S x S matrices", all_dtypes());
+  info.S.max = 4096;  // six float64 S x S matrices: 768 MiB per head at work
+  return info;
+}
+
+class NativeEigen : public Variant {
  public:
-  const VariantInfo& info() const override {
-    static const VariantInfo info = [] {
-      VariantInfo about = eigen_variant(Module::parallel, "native_eigen_ownbw",
-                                        "CPU baseline: Eigen matrix products over materialised S x S matrices");
-      about.S.max = 4096;  // six float64 S x S matrices: 768 MiB per head at work
-      return about;
-    }();
-    return info;
-  }
+  NativeEigen() : Variant(declaration()) {}
   std::size_t saved_size(const Problem& problem) const override { return saved_bytes(problem, 0); }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
-    require_supported(*this, problem);
+
+ private:
+  void run_forward(const Problem& problem, const ForwardArgs& args) const override {
     parallel_native_eigen::forward(problem, args);
   }
-  void backward(const Problem& problem, const BackwardArgs& args) const override {
-    require_supported(*this, problem);
+  void run_backward(const Problem& problem, const BackwardArgs& args) const override {
     parallel_native_eigen::backward(problem, args);
   }
 };
 
-const RegisterKernel<Variant> registration;
+const RegisterKernel<NativeEigen> registration;
 
 }  // namespace
 }  // namespace mlstm::kernels::parallel_native_eigen

@@ -169,10 +169,9 @@ __device__ Real* element(Real* c, Real* n, std::int64_t DHQK, std::int64_t DHV, 
   return c == nullptr ? nullptr : c + (head * DHQK + row) * DHV + column;
 }
 
-/// What running ahead, or back, reads of n steps from `at` (an index over all heads). 1 / d may be as large as the type
-/// goes (input gates of hundreds). Ahead takes d g, and dq is divided by d when its sum is complete: it becomes
-/// infinite then if it has to, and not NaN. Back takes g, as it adds steps with different d, and keeps it finite: it
-/// meets zeros.
+/// What running ahead, or back, reads of n steps from `at` (an index over all heads). Ahead takes d g, and dq is
+/// divided by d when its sum is complete; back takes g, as it adds steps with different d, and keeps it finite: two of
+/// the cures for a huge 1/d (kernels/README.md).
 template <bool kAhead, class T, class Real = RealOf<T>>
 __device__ void stage(const Sequence<T>& p, const Tile<Real>& tile, const Where& where, std::int64_t at, int n) {
   const int columns = p.cut.columns();

@@ -108,7 +108,7 @@ __device__ inline void stage_rows(Real* to, const T* x, const Cut& cut, std::int
 template <class Real>
 __device__ inline void stage_gates(Real* F, Real* I, const cuda::Gates& gates, std::int64_t at, int n) {
   for (int t = static_cast<int>(threadIdx.x); t < n; t += static_cast<int>(blockDim.x)) {
-    F[t] = static_cast<Real>(exp(gates.entering[at + t] - gates.M[at + t]));
+    F[t] = static_cast<Real>(exp(gates.m_entering[at + t] - gates.M[at + t]));
     I[t] = static_cast<Real>(exp(gates.a[at + t] - gates.M[at + t]));
   }
 }

@@ -13,19 +13,19 @@ namespace {
 template <class Real>
 void step_back(const HeadInputs<Real>& in, const HeadCotangents<Real>& given, Index t, const State<Real>& before,
                const State<Real>& after, State<Real>& d_state, StepGradients<Real>& gradients) {
-  const Real decay = in.gates.decay(t), input = in.gates.input(t), gamma = given.rows.gamma[t];
+  const Real F = in.gates.F(t), I = in.gates.I(t), gamma = given.rows.gamma[t];
   const auto q = in.q.row(t), k = in.k.row(t), v = in.v.row(t);
   const Matrix<Real> g = given.rows.inverse[t] * given.dh.row(t);
 
   d_state.C.noalias() += (in.scale * q).transpose() * g;
   d_state.n += in.scale * gamma * q.transpose();
   gradients.dq.row(t) = in.scale * (g * after.C.transpose() + gamma * after.n.transpose());
-  gradients.dk.row(t) = input * (v * d_state.C.transpose() + d_state.n.transpose());
-  gradients.dv.row(t) = input * (k * d_state.C);
+  gradients.dk.row(t) = I * (v * d_state.C.transpose() + d_state.n.transpose());
+  gradients.dv.row(t) = I * (k * d_state.C);
   gradients.d_log_i[t] = k.dot(gradients.dk.row(t));
-  gradients.d_log_f[t] = decay * d_state.dot(before);
-  d_state.C *= decay;
-  d_state.n *= decay;
+  gradients.d_log_f[t] = F * d_state.dot(before);
+  d_state.C *= F;
+  d_state.n *= F;
 }
 
 template <class N>

@@ -1,30 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/eigen_variant.hpp"
+#include "common/variant.hpp"
 #include "recurrent/step_fused_eigen/variant.hpp"
 
 namespace mlstm::kernels::recurrent_step_fused_eigen {
 namespace {
 
-class Variant : public Kernel {
+class StepFusedEigen : public Variant {
  public:
-  const VariantInfo& info() const override {
-    static const VariantInfo info = [] {
-      VariantInfo about = eigen_variant(Module::recurrent, "step_fused_eigen",
-                                        "CPU baseline: one decoding step in one pass over the state, forward only");
-      about.gradient_conventions.clear();
-      about.last_state_cotangents = false;
-      about.S.max = 1;
-      return about;
-    }();
-    return info;
-  }
-  void forward(const Problem& problem, const ForwardArgs& args) const override {
-    require_supported(*this, problem);
+  StepFusedEigen()
+      : Variant(as_step(takes_everything(Module::recurrent, Device::cpu, "step_fused_eigen",
+                                         "CPU baseline: one decoding step in one pass over the state, forward only",
+                                         all_dtypes()))) {}
+
+ private:
+  void run_forward(const Problem& problem, const ForwardArgs& args) const override {
     recurrent_step_fused_eigen::forward(problem, args);
   }
 };
 
-const RegisterKernel<Variant> registration;
+const RegisterKernel<StepFusedEigen> registration;
 
 }  // namespace
 }  // namespace mlstm::kernels::recurrent_step_fused_eigen

@@ -17,7 +17,7 @@ namespace mlstm {
 enum class Device { cpu, cuda };
 std::string_view to_string(Device);
 
-/// An inclusive range of sizes of which only multiples of `multiple_of` are taken.
+/// An inclusive range of sizes; only multiples of `multiple_of` are accepted.
 struct SizeLimit {
   std::int64_t min = 1, max = std::numeric_limits<std::int64_t>::max(), multiple_of = 1;
   bool admits(std::int64_t n) const { return n >= min && n <= max && n % multiple_of == 0; }
@@ -48,9 +48,9 @@ struct VariantInfo {
   std::string key() const;
 };
 
-/// Device (or host) pointers of a forward call. Aligned as allocations of the device are (256 bytes). q, k, v, i, f and
-/// h are needed; a decoding step may write its last states over its initial ones, other variants may not. Element
-/// types: storage_dtype(tensor, problem). Row-major, contiguous, shapes by shape_of. Null states: none given / not
+/// Device (or host) pointers of a forward call, aligned to 256 bytes, as allocations of the device are. q, k, v, i, f
+/// and h are required. A decoding step may write its last states over its initial ones; other variants may not. Element
+/// types: storage_dtype(tensor, problem). Row-major, contiguous, shapes by shape_of. Null states: not given, or not
 /// wanted.
 struct ForwardArgs {
   const void *q = nullptr, *k = nullptr, *v = nullptr, *i = nullptr, *f = nullptr;
@@ -75,8 +75,8 @@ struct BackwardArgs {
   void* stream = nullptr;
 };
 
-/// One variant. Stateless (but that a cuBLAS variant makes one handle per host thread and device, at the first call):
-/// calls with different buffers may run at the same time.
+/// One variant. Stateless (except that a cuBLAS variant makes one handle per host thread and device, at the first
+/// call): calls with different buffers may run at the same time.
 class Kernel {
  public:
   virtual ~Kernel() = default;

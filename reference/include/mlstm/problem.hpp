@@ -57,7 +57,7 @@ struct Problem {
 /// normalize, negative chunk size).
 void validate(const Problem&);
 
-/// Tensor names as in the contract and in files.
+/// Tensor names as in the contract (§1, §5) and in files.
 inline constexpr std::array<std::string_view, 5> kSequenceInputs{"q", "k", "v", "i", "f"};
 inline constexpr std::array<std::string_view, 3> kInitialStates{"c_initial", "n_initial", "m_initial"};
 inline constexpr std::array<std::string_view, 3> kLastStates{"c_last", "n_last", "m_last"};

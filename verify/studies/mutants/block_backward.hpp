@@ -32,24 +32,24 @@ void block_dstate(const Context& c, const Head<Real>& in, const HeadCotangents<R
                   State<Real> after, State<Real> before) {
   const Index DHQK = in.q.cols(), DHV = in.v.cols();
   Matrix<Real> g = scaled_cotangents(c, given, begin, n), queries(n, DHQK);
-  if (c.has(Bug::dstate_without_inverse))
+  if (c.has("dstate_without_inverse"))
     for (Index t = 0; t < n; ++t) std::copy_n(given.dh[begin + t], DHV, g[t]);
   std::vector<Real> dn(static_cast<std::size_t>(DHQK), 0);
   DecayRows<Real> decays(c, in.gates, begin, n, true);
   for (Index t = 0; t < n; ++t) {
     decays.advance();
-    const Real weight = decays.past() * (c.has(Bug::dstate_query_unscaled) ? Real(1) : in.scale);
+    const Real weight = decays.past() * (c.has("dstate_query_unscaled") ? Real(1) : in.scale);
     for (Index a = 0; a < DHQK; ++a) queries[t][a] = weight * in.q[begin + t][a];
-    if (!c.has(Bug::dn_without_gamma))
+    if (!c.has("dn_without_gamma"))
       add_scaled(dn.data(), given.rows.gamma[static_cast<std::size_t>(begin + t)], queries[t], DHQK);
   }
   round_all(c.operand, queries.data(), queries.size());
   Real past = decays.past();
-  if (c.has(Bug::dstate_not_decayed)) past = 1;
-  if (c.has(Bug::dstate_decayed_twice)) past *= past;
+  if (c.has("dstate_not_decayed")) past = 1;
+  if (c.has("dstate_decayed_twice")) past *= past;
   for (Index at = 0; at < DHQK * DHV; ++at) before.C[at] = past * after.C[at];
   for (Index a = 0; a < DHQK; ++a)
-    before.n[a] = (c.has(Bug::dn_not_decayed) ? Real(1) : past) * after.n[a] + dn[static_cast<std::size_t>(a)];
+    before.n[a] = (c.has("dn_not_decayed") ? Real(1) : past) * after.n[a] + dn[static_cast<std::size_t>(a)];
   add_transposed_product(c.accumulator, View<Real>{before.C, DHV}, std::as_const(queries).from(0),
                          std::as_const(g).from(0), n, DHQK, DHV);
   round_all(c.state, before.C, State<Real>::size(c.problem.shape));
@@ -58,7 +58,7 @@ void block_dstate(const Context& c, const Head<Real>& in, const HeadCotangents<R
 /// For every step r of the block: Σ_{t≥r} Σ_{j<r} G_tj, one row of G at a time.
 template <class Real>
 void add_straddling(const Context& c, const Real* G, Index t, Real* sums) {
-  const bool inclusive = c.has(Bug::df_inclusive);
+  const bool inclusive = c.has("df_inclusive");
   Real left = inclusive ? G[0] : Real(0);
   for (Index r = 0; r <= t; ++r) {
     sums[r] += left;
@@ -93,7 +93,7 @@ class BlockGradients {
   void add_to(Gradients<Real>& out, Real* scratch) {
     dk_ = {scratch, DHQK_};
     dv_ = {scratch + n_ * DHQK_, DHV_};
-    if (!c_.has(Bug::accumulators_not_cleared)) std::fill_n(scratch, n_ * (DHQK_ + DHV_), Real(0));
+    if (!c_.has("accumulators_not_cleared")) std::fill_n(scratch, n_ * (DHQK_ + DHV_), Real(0));
     std::fill_n(&out.d_log_f[static_cast<std::size_t>(begin_)], n_, Real(0));
     std::fill_n(&out.d_log_i[static_cast<std::size_t>(begin_)], n_, Real(0));
     within_and_past(out);
@@ -123,12 +123,12 @@ class BlockGradients {
         round_all(c_.operand, dS[r], cols);
         dq_through_state(tile + r, past[static_cast<std::size_t>(r)], C_transposed, out.dq[first + r]);
       }
-      const auto& right = c_.has(Bug::dq_from_queries) ? in_.q : in_.k;
-      const auto& left = c_.has(Bug::dk_from_keys) ? in_.k : in_.q;
+      const auto& right = c_.has("dq_from_queries") ? in_.q : in_.k;
+      const auto& left = c_.has("dk_from_keys") ? in_.k : in_.q;
       add_product(c_.accumulator, out.dq.from(first), std::as_const(dS).from(0), right.from(begin_), rows, cols, DHQK_);
-      if (c_.has(Bug::dk_tile_race) && c_.raced && tile == 0) continue;  // its sum is overwritten by another block's
+      if (c_.has("dk_tile_race") && c_.raced && tile == 0) continue;  // its sum is overwritten by another block's
       add_transposed_product(c_.accumulator, dk_, std::as_const(dS).from(0), left.from(first), rows, cols, DHQK_);
-      const bool unscaled = c_.has(Bug::dv_without_inverse);
+      const bool unscaled = c_.has("dv_without_inverse");
       add_transposed_product(c_.accumulator, dv_, std::as_const(P).from(0),
                              unscaled ? given_.dh.from(first) : g.from(tile), rows, cols, DHV_);
     }
@@ -136,15 +136,15 @@ class BlockGradients {
 
   /// dP becomes complete; dS and the gates' sums follow from it.
   void row_of_G(Index t, Index cols, const Real* D, const Real* P, Real* dP, Real* dS, Gradients<Real>& out) {
-    const Real inverse = c_.has(Bug::dP_without_inverse) ? Real(1) : given_.rows.inverse[at(t)];
-    const Real gamma = given_.rows.gamma[at(t)], scale = c_.has(Bug::dS_unscaled) ? Real(1) : in_.scale;
+    const Real inverse = c_.has("dP_without_inverse") ? Real(1) : given_.rows.inverse[at(t)];
+    const Real gamma = given_.rows.gamma[at(t)], scale = c_.has("dS_unscaled") ? Real(1) : in_.scale;
     for (Index j = 0; j < cols; ++j) {
       dP[j] = inverse * dP[j] + gamma;
       dS[j] = scale * dP[j] * D[j];
       dP[j] *= P[j];  // G
     }
     add_scaled(&out.d_log_i[at(0)], Real(1), dP, cols);
-    if (!c_.has(Bug::df_without_block)) add_straddling(c_, dP, t, &out.d_log_f[at(0)]);
+    if (!c_.has("df_without_block")) add_straddling(c_, dP, t, &out.d_log_f[at(0)]);
   }
 
   void dq_through_state(Index t, Real past, const Matrix<Real>& C_transposed, Real* dq) {
@@ -153,9 +153,9 @@ class BlockGradients {
     add_rows(
         c_.accumulator, dq, [dh](Index e) { return dh[e]; }, C_transposed.from(0), DHV_, DHQK_);
     const Real inverse = given_.rows.inverse[at(t)];
-    const Real gamma = c_.has(Bug::dq_without_n) ? Real(0) : given_.rows.gamma[at(t)];
+    const Real gamma = c_.has("dq_without_n") ? Real(0) : given_.rows.gamma[at(t)];
     for (Index a = 0; a < DHQK_; ++a) dq[a] = past * in_.scale * (inverse * dq[a] + gamma * before_.n[a]);
-    if (c_.has(Bug::dq_without_state)) std::fill_n(dq, DHQK_, Real(0));
+    if (c_.has("dq_without_state")) std::fill_n(dq, DHQK_, Real(0));
     q_past_[static_cast<std::size_t>(t)] = dot(in_.q[begin_ + t], dq, DHQK_);
   }
 
@@ -167,7 +167,7 @@ class BlockGradients {
     decays.inputs(input.data());
     past_last_ = decays.past();
     Matrix<Real> dC = operand(c_, after_.C, DHQK_, DHV_);
-    if (c_.has(Bug::dstate_transposed) && DHQK_ == DHV_) dC = transposed(std::as_const(dC).from(0), DHQK_, DHV_);
+    if (c_.has("dstate_transposed") && DHQK_ == DHV_) dC = transposed(std::as_const(dC).from(0), DHQK_, DHV_);
     const Matrix<Real> dC_transposed = transposed(std::as_const(dC).from(0), DHQK_, DHV_);
     std::vector<Real> dk(static_cast<std::size_t>(DHQK_)), dv(static_cast<std::size_t>(DHV_));
     for (Index j = 0; j < n_; ++j) {
@@ -179,9 +179,9 @@ class BlockGradients {
           c_.accumulator, dk.data(), [v](Index e) { return v[e]; }, dC_transposed.from(0), DHV_, DHQK_);
       add_rows(
           c_.accumulator, dv.data(), [k](Index a) { return k[a]; }, std::as_const(dC).from(0), DHQK_, DHV_);
-      if (!c_.has(Bug::dk_without_dn)) add_scaled(dk.data(), Real(1), after_.n, DHQK_);
-      for (Real& value : dk) value *= c_.has(Bug::dk_without_state) ? Real(0) : weight;
-      for (Real& value : dv) value *= c_.has(Bug::dv_without_state) ? Real(0) : weight;
+      if (!c_.has("dk_without_dn")) add_scaled(dk.data(), Real(1), after_.n, DHQK_);
+      for (Real& value : dk) value *= c_.has("dk_without_state") ? Real(0) : weight;
+      for (Real& value : dv) value *= c_.has("dv_without_state") ? Real(0) : weight;
       k_future_[static_cast<std::size_t>(j)] = dot(k, dk.data(), DHQK_);
       for (Index a = 0; a < DHQK_; ++a) out.dk[begin_ + j][a] = dk_[j][a] + dk[static_cast<std::size_t>(a)];
       for (Index e = 0; e < DHV_; ++e) out.dv[begin_ + j][e] = dv_[j][e] + dv[static_cast<std::size_t>(e)];
@@ -191,17 +191,17 @@ class BlockGradients {
   /// The gates' pairs with one end, or both, outside the block.
   void gates(Gradients<Real>& out) {
     Real before_r = past_last_ * dot(after_, before_, c_.problem.shape), from_r_on = 0;
-    if (c_.has(Bug::df_without_far_pairs)) before_r = 0;
+    if (c_.has("df_without_far_pairs")) before_r = 0;
     for (Index r = 0; r < n_; ++r) {
-      if (!c_.has(Bug::df_without_future)) out.d_log_f[at(r)] += before_r;
+      if (!c_.has("df_without_future")) out.d_log_f[at(r)] += before_r;
       before_r += k_future_[static_cast<std::size_t>(r)];
-      if (!c_.has(Bug::di_without_future)) out.d_log_i[at(r)] += k_future_[static_cast<std::size_t>(r)];
+      if (!c_.has("di_without_future")) out.d_log_i[at(r)] += k_future_[static_cast<std::size_t>(r)];
     }
     for (Index r = n_; r-- > 0;) {
       from_r_on += q_past_[static_cast<std::size_t>(r)];
-      if (!c_.has(Bug::df_without_past)) out.d_log_f[at(r)] += from_r_on;
+      if (!c_.has("df_without_past")) out.d_log_f[at(r)] += from_r_on;
     }
-    if (c_.has(Bug::df_chunk_start_lost)) out.d_log_f[at(0)] = 0;
+    if (c_.has("df_chunk_start_lost")) out.d_log_f[at(0)] = 0;
     out.after_product = before_r;
   }
 

@@ -25,22 +25,22 @@ class DecayRows {
         n_(n),
         backward_(backward),
         log_D_(static_cast<std::size_t>(n)),
-        log_past_(c.has(Bug::m_one_chunk_late) && begin >= n ? gates.m_before(begin - n) : gates.m_before(begin)) {}
+        log_past_(c.has("m_one_chunk_late") && begin >= n ? gates.m_before(begin - n) : gates.m_before(begin)) {}
 
   /// Goes on to the next step.
   void advance() {
     const auto row = static_cast<std::size_t>(begin_ + ++t_);
     const Real log_f = gates_.log_f[row];
     for (Index j = 0; j < t_; ++j) log_D_[static_cast<std::size_t>(j)] += log_f;
-    log_D_[static_cast<std::size_t>(t_)] = gates_.log_i[row] + (c_.has(Bug::decay_inclusive) ? log_f : 0);
-    if (c_.has(Bug::past_decay_short) && t_ == 0) return;
+    log_D_[static_cast<std::size_t>(t_)] = gates_.log_i[row] + (c_.has("decay_inclusive") ? log_f : 0);
+    if (c_.has("past_decay_short") && t_ == 0) return;
     log_past_ += log_f;
     log_decay_ += log_f;
   }
 
   Real m() const { return gates_.m[static_cast<std::size_t>(begin_ + t_)]; }
 
-  Real past() const { return c_.exp(c_.has(Bug::m_not_rescaled) ? log_decay_ : log_past_ - m()); }
+  Real past() const { return c_.exp(c_.has("m_not_rescaled") ? log_decay_ : log_past_ - m()); }
 
   /// D_t0 ... D_tt.
   void inputs(Real* D) const {
@@ -54,15 +54,15 @@ class DecayRows {
     const Real shift = m();
     const Index seen = t_ + 1;
     std::fill(D + seen, D + cols, Real(0));
-    const bool backward_next = c_.has(Bug::mask_includes_next_backward) && backward_;
-    if ((c_.has(Bug::mask_includes_next) || backward_next) && t_ + 1 < cols)
+    const bool backward_next = c_.has("mask_includes_next_backward") && backward_;
+    if ((c_.has("mask_includes_next") || backward_next) && t_ + 1 < cols)
       D[t_ + 1] = c_.exp(gates_.log_i[static_cast<std::size_t>(begin_ + t_ + 1)] - shift);
-    if (c_.has(Bug::mask_excludes_diagonal) || (c_.has(Bug::mask_excludes_diagonal_backward) && backward_)) D[t_] = 0;
-    if (c_.has(Bug::first_key_lost)) D[0] = 0;
-    if (c_.has(Bug::ragged_keys_lost) && n_ > kTile)
+    if (c_.has("mask_excludes_diagonal") || (c_.has("mask_excludes_diagonal_backward") && backward_)) D[t_] = 0;
+    if (c_.has("first_key_lost")) D[0] = 0;
+    if (c_.has("ragged_keys_lost") && n_ > kTile)
       for (Index j = n_ / kTile * kTile; j < seen; ++j) D[j] = 0;
-    if (c_.has(Bug::key_tile_lost) && t_ >= kTile && t_ < 2 * kTile) std::fill_n(D, kTile, Real(0));
-    if (c_.has(Bug::keys_beyond_window_lost)) std::fill_n(D, std::max<Index>(0, t_ - 63), Real(0));
+    if (c_.has("key_tile_lost") && t_ >= kTile && t_ < 2 * kTile) std::fill_n(D, kTile, Real(0));
+    if (c_.has("keys_beyond_window_lost")) std::fill_n(D, std::max<Index>(0, t_ - 63), Real(0));
   }
 
  private:
@@ -107,7 +107,7 @@ void block_h(const Context& c, const Head<Real>& in, Index begin, Index n, State
   const Index DHQK = in.q.cols(), DHV = in.v.cols();
   const Matrix<Real> keys = transposed(in.k.from(begin), n, DHQK);
   Matrix<Real> C = operand(c, before.C, DHQK, DHV);
-  if (c.has(Bug::state_read_transposed) && DHQK == DHV) C = transposed(std::as_const(C).from(0), DHQK, DHV);
+  if (c.has("state_read_transposed") && DHQK == DHV) C = transposed(std::as_const(C).from(0), DHQK, DHV);
   Matrix<Real> D(kQueries, n), P(kQueries, n);
   std::vector<Real> past(kQueries);
   Real inverse_before = 1;
@@ -118,14 +118,14 @@ void block_h(const Context& c, const Head<Real>& in, Index begin, Index n, State
     for (Index r = 0; r < rows; ++r) {
       const Index t = first + r;
       Real* const out = h[t];
-      Real seen = past[static_cast<std::size_t>(r)] * (c.has(Bug::state_query_unscaled) ? Real(1) : in.scale);
-      if (c.has(Bug::state_seen_undecayed)) seen = in.scale;
-      if (c.has(Bug::state_dropped)) seen = 0;
+      Real seen = past[static_cast<std::size_t>(r)] * (c.has("state_query_unscaled") ? Real(1) : in.scale);
+      if (c.has("state_seen_undecayed")) seen = in.scale;
+      if (c.has("state_dropped")) seen = 0;
       const Real* const query = in.q[t];
       Real sum = 0;
       for (Index j = 0; j < cols; ++j) sum += P[r][j];
-      if (c.has(Bug::row_sum_float16)) sum = rounded(Rounding::float16, sum);
-      l[t] = sum + (c.has(Bug::state_n_dropped) ? Real(0) : seen * dot(query, before.n, DHQK));
+      if (c.has("row_sum_float16")) sum = rounded(Rounding::float16, sum);
+      l[t] = sum + (c.has("state_n_dropped") ? Real(0) : seen * dot(query, before.n, DHQK));
       std::fill_n(out, DHV, Real(0));
       add_rows(
           c.accumulator, out, [query](Index a) { return query[a]; }, std::as_const(C).from(0), DHQK, DHV);
@@ -134,7 +134,7 @@ void block_h(const Context& c, const Head<Real>& in, Index begin, Index n, State
       add_rows(
           c.accumulator, out, [&](Index j) { return P[r][j]; }, in.v.from(begin), cols, DHV);
       const Real inverse = denominator(c, l[t], floor_m(c, in.gates, t)).inverse;
-      const Real used = c.has(Bug::denominator_of_row_before) && r > 0 ? inverse_before : inverse;
+      const Real used = c.has("denominator_of_row_before") && r > 0 ? inverse_before : inverse;
       for (Index e = 0; e < DHV; ++e) out[e] *= used;
       inverse_before = inverse;
     }
@@ -149,11 +149,11 @@ void block_state(const Context& c, const Head<Real>& in, Index begin, Index n, S
   for (Index t = 0; t < n; ++t) decays.advance();
   std::vector<Real> input(static_cast<std::size_t>(n));
   decays.inputs(input.data());
-  if (c.has(Bug::state_without_last_step) && n > 1) input.back() = 0;
+  if (c.has("state_without_last_step") && n > 1) input.back() = 0;
   Real past = decays.past();
-  if (c.has(Bug::state_decayed_twice)) past *= past;
-  if (c.has(Bug::state_not_decayed)) past = 1;
-  const Real past_n = c.has(Bug::n_not_decayed) ? Real(1) : past;
+  if (c.has("state_decayed_twice")) past *= past;
+  if (c.has("state_not_decayed")) past = 1;
+  const Real past_n = c.has("n_not_decayed") ? Real(1) : past;
   for (Index at = 0; at < DHQK * DHV; ++at) after.C[at] = past * before.C[at];
   for (Index a = 0; a < DHQK; ++a) after.n[a] = past_n * before.n[a];
   Matrix<Real> keys(n, DHQK);
@@ -166,7 +166,7 @@ void block_state(const Context& c, const Head<Real>& in, Index begin, Index n, S
   add_transposed_product(c.accumulator, View<Real>{after.C, DHV}, std::as_const(keys).from(0), in.v.from(begin), n,
                          DHQK, DHV);
   round_all(c.state, after.C, State<Real>::size(c.problem.shape));
-  if (c.has(Bug::n_bfloat16)) round_all(Rounding::bfloat16, after.n, DHQK);
+  if (c.has("n_bfloat16")) round_all(Rounding::bfloat16, after.n, DHQK);
 }
 
 }  // namespace mlstm::verify::planted

@@ -9,22 +9,22 @@ namespace {
 
 /// Which state the chunk's h reads.
 Index state_read(const Context& c, Index chunk) {
-  if (c.has(Bug::state_late) || (c.has(Bug::state_race) && c.raced && chunk == 1)) return std::max<Index>(0, chunk - 1);
-  if (c.has(Bug::state_early)) return chunk + 1;
-  if (c.has(Bug::every_second_state)) return chunk / 2 * 2;
+  if (c.has("state_late") || (c.has("state_race") && c.raced && chunk == 1)) return std::max<Index>(0, chunk - 1);
+  if (c.has("state_early")) return chunk + 1;
+  if (c.has("every_second_state")) return chunk / 2 * 2;
   return chunk;
 }
 
 /// Which cotangent of a state the chunk's gradients read: that after it.
 Index dstate_read(const Context& c, Index chunk, Index chunks) {
   const bool large = c.problem.chunk_size > 128;
-  if (c.has(Bug::dstate_late) || (c.has(Bug::large_chunk_index) && large)) return std::min(chunk + 2, chunks);
-  return c.has(Bug::dstate_early) ? chunk : chunk + 1;
+  if (c.has("dstate_late") || (c.has("large_chunk_index") && large)) return std::min(chunk + 2, chunks);
+  return c.has("dstate_early") ? chunk : chunk + 1;
 }
 
 Index chunks_run(const Context& c) {
   const Problem& problem = c.problem;
-  return c.has(Bug::ragged_chunk_lost) ? std::max<Index>(1, problem.shape.S / problem.chunk_size) : chunks_of(problem);
+  return c.has("ragged_chunk_lost") ? std::max<Index>(1, problem.shape.S / problem.chunk_size) : chunks_of(problem);
 }
 
 }  // namespace
@@ -33,11 +33,11 @@ template <class Real>
 void chunkwise_forward(const Context& c, const ForwardArgs& args, Index head, Memory<Real> memory) {
   const Shape& shape = c.problem.shape;
   const Index L = c.problem.chunk_size, chunks = chunks_run(c), size = State<Real>::size(shape);
-  const bool reads_past_end = c.has(Bug::reads_past_end) && head == shape.heads() - 1;
-  const Index rows = c.has(Bug::ragged_chunk_reads_on) ? chunks * L : reads_past_end ? shape.S + 1 : shape.S;
+  const bool reads_past_end = c.has("reads_past_end") && head == shape.heads() - 1;
+  const Index rows = c.has("ragged_chunk_reads_on") ? chunks * L : reads_past_end ? shape.S + 1 : shape.S;
   const Head<Real> in = load_head<Real>(c, args, head, rows);
   const auto state = [&](Index chunk) { return State<Real>::at(memory.workspace + chunk * size, shape); };
-  const bool kept = c.has(Bug::state_kept_across_heads) && head > 0;
+  const bool kept = c.has("state_kept_across_heads") && head > 0;
   copy_state(shape, kept ? State<Real>::at(memory.workspace - size, shape) : in.initial, state(0));
   for (Index chunk = 0; chunk < chunks; ++chunk) {
     const Index left = rows - chunk * L, n = reads_past_end && chunk + 1 == chunks ? left : std::min(L, left);
@@ -51,11 +51,11 @@ void chunkwise_forward(const Context& c, const ForwardArgs& args, Index head, Me
   if (memory.saved != nullptr) {
     Real* const states = memory.saved + 2 * shape.S;
     std::copy_n(memory.workspace, chunks * size, states);
-    if (c.has(Bug::saved_state_bfloat16)) round_all(Rounding::bfloat16, states, chunks * size);
+    if (c.has("saved_state_bfloat16")) round_all(Rounding::bfloat16, states, chunks * size);
   }
   save_rows(c, memory.saved, l, in.gates.m);
   store(c, args.h, "h", c.problem.dtype, head, std::move(h));
-  const bool early = c.has(Bug::m_last_of_chunk_before) && chunks > 1;
+  const bool early = c.has("m_last_of_chunk_before") && chunks > 1;
   store_last_states(c, args, head, state(chunks), early ? in.gates.m_before((chunks - 1) * L) : in.gates.m.back());
   damage_inputs(c, args, head, in.scale);
 }
@@ -71,7 +71,7 @@ void chunkwise_backward(const Context& c, const BackwardArgs& args, Index head, 
   const auto steps = [&](Index chunk) { return std::min(L, shape.S - chunk * L); };
   for (Index chunk = chunks - 1; chunk >= 0; --chunk) {
     block_dstate(c, in, given, chunk * L, steps(chunk), d_state(chunk + 1), d_state(chunk));
-    if (c.has(Bug::reverse_scan_starts_early) && chunk == chunks - 1 && chunk > 0)
+    if (c.has("reverse_scan_starts_early") && chunk == chunks - 1 && chunk > 0)
       copy_state(shape, d_state(chunk + 1), d_state(chunk));
   }
 
@@ -80,10 +80,10 @@ void chunkwise_backward(const Context& c, const BackwardArgs& args, Index head, 
   const State<Real> zero = State<Real>::at(nothing.data(), shape);
   Real after_product = 0;
   for (Index chunk = 0; chunk < chunks; ++chunk) {
-    const Index read = c.has(Bug::backward_state_late) ? std::max<Index>(0, chunk - 1) : chunk;
+    const Index read = c.has("backward_state_late") ? std::max<Index>(0, chunk - 1) : chunk;
     const State<Real> saved = State<Real>::at(memory.saved + 2 * shape.S + read * size, shape);
-    const State<Real> before = c.has(Bug::backward_initial_ignored) && chunk == 0 ? zero : saved;
-    const State<Real> after = c.has(Bug::dstate_dropped) ? zero : d_state(dstate_read(c, chunk, chunks));
+    const State<Real> before = c.has("backward_initial_ignored") && chunk == 0 ? zero : saved;
+    const State<Real> after = c.has("dstate_dropped") ? zero : d_state(dstate_read(c, chunk, chunks));
     BlockGradients<Real>(c, in, given, chunk * L, steps(chunk), before, after)
         .add_to(out, memory.workspace + (chunks_of(c.problem) + 1) * size);
     after_product = out.after_product;

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "mlstm/problem.hpp"
-#include "studies/mutants/bug.hpp"
+#include "studies/mutants/bugs.hpp"
 #include "studies/mutants/numeric.hpp"
 
 namespace mlstm::verify::planted {
@@ -25,8 +25,8 @@ struct Context {
   /// Exponential, as kernels take it.
   template <class Real>
   Real exp(Real x) const {
-    if (has(Bug::short_log2e)) return std::exp2(x * Real(1.4427));
-    if (has(Bug::fast_exp)) return fast_exp(x);
+    if (has("short_log2e")) return std::exp2(x * Real(1.4427));
+    if (has("fast_exp")) return fast_exp(x);
     return std::exp(x);
   }
 
@@ -48,14 +48,14 @@ inline Context context_of(const Problem& problem, Bug bug, std::string_view targ
   Context c{problem, bug, target, raced, rounded_gates};
   c.operand = rounding_of(problem.dtype);
   const bool is_float32 = problem.dtype == DType::float32, is_float64 = problem.dtype == DType::float64;
-  if (bug == Bug::no_lift && problem.dtype == DType::float16) c.operand = Rounding::float16_overflowing;
-  if (bug == Bug::tfloat32_operands && is_float32) c.operand = Rounding::tfloat32;
-  if (bug == Bug::bfloat16_operands && !is_float64) c.operand = Rounding::bfloat16;
-  if (bug == Bug::float32_operands && is_float64) c.operand = Rounding::float32;
-  if (bug == Bug::float16_accumulation && !is_float64) c.accumulator = Rounding::float16;
-  if (bug == Bug::bfloat16_accumulation && !is_float64) c.accumulator = Rounding::bfloat16;
-  if (bug == Bug::state_bfloat16 && !is_float64) c.state = Rounding::bfloat16;
-  if (bug == Bug::state_float32 && is_float64) c.state = Rounding::float32;
+  if (bug == "no_lift" && problem.dtype == DType::float16) c.operand = Rounding::float16_overflowing;
+  if (bug == "tfloat32_operands" && is_float32) c.operand = Rounding::tfloat32;
+  if (bug == "bfloat16_operands" && !is_float64) c.operand = Rounding::bfloat16;
+  if (bug == "float32_operands" && is_float64) c.operand = Rounding::float32;
+  if (bug == "float16_accumulation" && !is_float64) c.accumulator = Rounding::float16;
+  if (bug == "bfloat16_accumulation" && !is_float64) c.accumulator = Rounding::bfloat16;
+  if (bug == "state_bfloat16" && !is_float64) c.state = Rounding::bfloat16;
+  if (bug == "state_float32" && is_float64) c.state = Rounding::float32;
   return c;
 }
 

@@ -68,9 +68,9 @@ void save_rows(const Context& c, Real* saved, const std::vector<Real>& l, const 
   if (saved == nullptr) return;
   const auto S = static_cast<std::size_t>(c.problem.shape.S);
   for (std::size_t t = 0; t < S; ++t) {
-    if (c.has(Bug::saved_tail_unwritten) && t + 1 == S) break;
-    saved[t] = c.has(Bug::saved_l_float16) ? rounded(Rounding::float16, l[t]) : l[t];
-    saved[S + t] = c.has(Bug::saved_m_bfloat16) ? rounded(Rounding::bfloat16, m[t]) : m[t];
+    if (c.has("saved_tail_unwritten") && t + 1 == S) break;
+    saved[t] = c.has("saved_l_float16") ? rounded(Rounding::float16, l[t]) : l[t];
+    saved[S + t] = c.has("saved_m_bfloat16") ? rounded(Rounding::bfloat16, m[t]) : m[t];
   }
 }
 
@@ -78,7 +78,7 @@ void save_rows(const Context& c, Real* saved, const std::vector<Real>& l, const 
 template <class Real>
 void load_saved_m(const Context& c, const Real* saved, Gates<Real>& gates) {
   const auto S = static_cast<std::size_t>(c.problem.shape.S);
-  std::copy_n(saved + S, c.has(Bug::saved_tail_unwritten) ? S : gates.m.size(), gates.m.begin());
+  std::copy_n(saved + S, c.has("saved_tail_unwritten") ? S : gates.m.size(), gates.m.begin());
 }
 
 template <class Real>

@@ -44,11 +44,11 @@ HeadCotangents<Real> load_cotangents(const Context& c, const BackwardArgs& args,
     if (c.operand != rounding_of(c.problem.dtype)) round_all(c.operand, out.dh.data(), out.dh.size());
   }
   std::fill_n(last.C, State<Real>::size(shape), Real(0));
-  if (args.dc_last != nullptr && !c.has(Bug::dc_last_ignored)) {
+  if (args.dc_last != nullptr && !c.has("dc_last_ignored")) {
     const Matrix<Real> dC = load_state<Real>(c, args.dc_last, "dc_last", head, shape.DHQK, shape.DHV);
     std::copy_n(dC.data(), dC.size(), last.C);
   }
-  if (args.dn_last != nullptr && !c.has(Bug::dn_last_ignored)) {
+  if (args.dn_last != nullptr && !c.has("dn_last_ignored")) {
     const Matrix<Real> dn = load_state<Real>(c, args.dn_last, "dn_last", head, shape.DHQK, 1);
     std::copy_n(dn.data(), dn.size(), last.n);
   }
@@ -69,11 +69,11 @@ Real walk_stabilizer(const Context& c, const Gates<Real>& gates, const std::vect
   Real carried = 0;
   for (std::size_t t = dm.size(); t-- > 0;) {
     carried += dm[t];
-    if (!gates.newest[t] || (c.has(Bug::dm_to_first_step) && t > 0)) {
-      if (!c.has(Bug::dm_skips_forget_gates)) out.d_log_f[t] += carried;
+    if (!gates.newest[t] || (c.has("dm_to_first_step") && t > 0)) {
+      if (!c.has("dm_skips_forget_gates")) out.d_log_f[t] += carried;
       continue;
     }
-    out.d_log_i[c.has(Bug::dm_one_step_early) && t > 0 ? t - 1 : t] += carried;
+    out.d_log_i[c.has("dm_one_step_early") && t > 0 ? t - 1 : t] += carried;
     carried = 0;
   }
   return carried;
@@ -87,14 +87,14 @@ void sum_rounded_terms(const Context& c, const Head<Real>& in, Gradients<Real>& 
   Matrix<Real> dq = out.dq, dk = out.dk;
   round_all(storage, dq.data(), dq.size());
   round_all(storage, dk.data(), dk.size());
-  Real sum = c.has(Bug::df_without_last_state) ? Real(0) : out.after_product;
-  const bool exclusive = c.has(Bug::df_exclusive_sum);
+  Real sum = c.has("df_without_last_state") ? Real(0) : out.after_product;
+  const bool exclusive = c.has("df_exclusive_sum");
   for (Index t = S; t-- > 0;) {
     const Real term = dot(in.q[t], dq[t], DHQK) - dot(in.k[t], dk[t], DHQK);
     if (!exclusive) sum += term;
     out.d_log_f[static_cast<std::size_t>(t)] = sum;
     if (exclusive) sum += term;
-    if (c.has(Bug::df_sum_restarts_at_chunks) && t % c.problem.chunk_size == 0) sum = 0;
+    if (c.has("df_sum_restarts_at_chunks") && t % c.problem.chunk_size == 0) sum = 0;
   }
 }
 
@@ -106,23 +106,23 @@ void store_gradients(const Context& c, const BackwardArgs& args, Index head, con
   const Problem& problem = c.problem;
   const Shape& shape = problem.shape;
   const DType dtype = problem.dtype, state = state_dtype_of(dtype);
-  const bool exact = (args.convention == Convention::exact || c.has(Bug::always_exact)) && !c.has(Bug::always_detached);
-  if (c.rounded_gates || c.has(Bug::df_rounded_terms)) sum_rounded_terms(c, in, out);
+  const bool exact = (args.convention == Convention::exact || c.has("always_exact")) && !c.has("always_detached");
+  if (c.rounded_gates || c.has("df_rounded_terms")) sum_rounded_terms(c, in, out);
   if (problem.has_m()) {
     std::vector<Real> dm = rows.dm;
-    if (exact && !c.has(Bug::last_product_missing)) dm.back() -= out.after_product;
-    if (args.dm_last != nullptr && !c.has(Bug::dm_last_ignored))
+    if (exact && !c.has("last_product_missing")) dm.back() -= out.after_product;
+    if (args.dm_last != nullptr && !c.has("dm_last_ignored"))
       dm.back() += load_state<Real>(c, args.dm_last, "dm_last", head, 1, 1).data()[0];
     Real dm_initial = walk_stabilizer(c, in.gates, dm, out);
-    if (c.has(Bug::dm_initial_without_walk)) dm_initial = 0;
+    if (c.has("dm_initial_without_walk")) dm_initial = 0;
     if (problem.has_initial_state) {
-      if (exact && !c.has(Bug::initial_product_missing)) dm_initial += dot(out.before, in.initial, shape);
+      if (exact && !c.has("initial_product_missing")) dm_initial += dot(out.before, in.initial, shape);
       store(c, args.dm_initial, "dm_initial", state, head, column(&dm_initial, 1));
     }
   }
   for (Index t = 0; t < shape.S; ++t) {
     const auto row = static_cast<std::size_t>(t);
-    const Real lift = c.has(Bug::lift_forgotten) ? Real(1) : rows.lift[row];
+    const Real lift = c.has("lift_forgotten") ? Real(1) : rows.lift[row];
     for (Index a = 0; a < shape.DHQK; ++a) out.dq[t][a] *= lift;
     out.d_log_i[row] *= in.gates.slope_i[row];
     out.d_log_f[row] *= in.gates.slope_f[row];

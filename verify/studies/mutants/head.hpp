@@ -27,14 +27,14 @@ void read(const void* tensor, Index offset, Index count, Index total, Real* out)
 inline Index offset_of(const Context& c, std::string_view name, Index head, Index size) {
   const Shape& shape = c.problem.shape;
   const bool is_gate = name == "i" || name == "f", is_key = name == "k", is_value = name == "v";
-  if (c.has(Bug::key_stride_of_value) && is_key) size = shape.S * shape.DHV;
-  if (c.has(Bug::value_stride_of_key) && is_value) size = shape.S * shape.DHQK;
-  if (c.has(Bug::shared_key_heads) && (is_key || is_value)) head -= head % shape.NH % 2;
-  if (c.has(Bug::batch_and_head_swapped) && is_gate) head = head % shape.NH * shape.B + head / shape.NH;
-  if (c.has(Bug::first_batch_gates) && is_gate) head %= shape.NH;
-  if (c.has(Bug::head_zero_value) && is_value) head -= head % shape.NH;
+  if (c.has("key_stride_of_value") && is_key) size = shape.S * shape.DHV;
+  if (c.has("value_stride_of_key") && is_value) size = shape.S * shape.DHQK;
+  if (c.has("shared_key_heads") && (is_key || is_value)) head -= head % shape.NH % 2;
+  if (c.has("batch_and_head_swapped") && is_gate) head = head % shape.NH * shape.B + head / shape.NH;
+  if (c.has("first_batch_gates") && is_gate) head %= shape.NH;
+  if (c.has("head_zero_value") && is_value) head -= head % shape.NH;
   const Index offset = head * size;
-  return c.has(Bug::offset_of_16_bits) ? offset & 0xffff : offset;
+  return c.has("offset_of_16_bits") ? offset & 0xffff : offset;
 }
 
 /// `rows` x `cols` elements of one head, of which the tensor has `rows_per_head`.
@@ -45,7 +45,7 @@ Matrix<Real> load(const Context& c, const void* tensor, std::string_view name, D
   Matrix<Real> out(rows, cols);
   Index total = c.problem.shape.heads() * rows_per_head * cols;
   const Index offset = offset_of(c, name, head, rows_per_head * cols) % total;
-  if (c.has(Bug::reads_past_end)) total = std::max(total, offset + out.size());
+  if (c.has("reads_past_end")) total = std::max(total, offset + out.size());
   switch (dtype) {
     case DType::float64:
       read<double>(tensor, offset, out.size(), total, out.data());
@@ -98,11 +98,11 @@ struct Gates {
 
 template <class Real>
 Real log_sigmoid(const Context& c, Real x) {
-  if (c.has(Bug::log_of_sigmoid)) return std::log(1 / (1 + std::exp(-x)));
-  if (c.has(Bug::forget_gate_exp)) return x;
-  if (c.has(Bug::forget_gate_hard)) return std::min(x, Real(0));
+  if (c.has("log_of_sigmoid")) return std::log(1 / (1 + std::exp(-x)));
+  if (c.has("forget_gate_exp")) return x;
+  if (c.has("forget_gate_hard")) return std::min(x, Real(0));
   const Real value = std::min(x, Real(0)) - std::log1p(std::exp(-std::abs(x)));
-  return c.has(Bug::log_gate_16_bit) ? rounded(rounding_of(c.problem.dtype), value) : value;
+  return c.has("log_gate_16_bit") ? rounded(rounding_of(c.problem.dtype), value) : value;
 }
 
 template <class Real>
@@ -119,7 +119,7 @@ void scan_stabilizer(const Context& c, Gates<Real>& gates) {
     const bool newest = gates.log_i[t] >= past;
     gates.newest[t] = newest;
     gates.m[t] = newest ? gates.log_i[t] : past;
-    if (c.has(Bug::m_bfloat16)) gates.m[t] = rounded(Rounding::bfloat16, gates.m[t]);
+    if (c.has("m_bfloat16")) gates.m[t] = rounded(Rounding::bfloat16, gates.m[t]);
   }
 }
 
@@ -140,16 +140,16 @@ Gates<Real> load_gates(const Context& c, const Args& args, Index head, Index row
   for (std::size_t t = 0; t < n; ++t) {
     const Real input = i.data()[t], forget = f.data()[t];
     gates.log_f[t] = log_sigmoid(c, forget);
-    gates.slope_f[t] = sigmoid(c.has(Bug::df_sigmoid_of_f) ? forget : -forget);
-    if (c.has(Bug::df_without_sigmoid)) gates.slope_f[t] = 1;
+    gates.slope_f[t] = sigmoid(c.has("df_sigmoid_of_f") ? forget : -forget);
+    if (c.has("df_without_sigmoid")) gates.slope_f[t] = 1;
     gates.log_i[t] = input;
-    if (problem.gate == Gate::exp || c.has(Bug::input_gate_exp)) continue;
+    if (problem.gate == Gate::exp || c.has("input_gate_exp")) continue;
     gates.log_i[t] = log_sigmoid(c, input);
-    if (!c.has(Bug::di_without_sigmoid)) gates.slope_i[t] = sigmoid(-input);
+    if (!c.has("di_without_sigmoid")) gates.slope_i[t] = sigmoid(-input);
   }
   if (problem.gate == Gate::sigmoid) return gates;
-  const bool swapped = c.has(Bug::stabilizer_init_swapped);
-  if (problem.has_initial_state && !c.has(Bug::m_initial_ignored))
+  const bool swapped = c.has("stabilizer_init_swapped");
+  if (problem.has_initial_state && !c.has("m_initial_ignored"))
     gates.m_initial = load_state<Real>(c, args.m_initial, "m_initial", head, 1, 1).data()[0];
   else if (!problem.has_initial_state && (problem.stabilizer_init == StabilizerInit::neg_inf) != swapped)
     gates.m_initial = -std::numeric_limits<Real>::infinity();
@@ -169,10 +169,10 @@ struct Head {
 template <class Real>
 Real scale_of(const Context& c) {
   const Shape& shape = c.problem.shape;
-  const Real scale = 1 / std::sqrt(static_cast<Real>(c.has(Bug::scale_of_value) ? shape.DHV : shape.DHQK));
-  if (c.has(Bug::scale_missing)) return 1;
-  if (c.has(Bug::scale_twice)) return scale * scale;
-  return c.has(Bug::scale_bfloat16) ? rounded(Rounding::bfloat16, scale) : scale;
+  const Real scale = 1 / std::sqrt(static_cast<Real>(c.has("scale_of_value") ? shape.DHV : shape.DHQK));
+  if (c.has("scale_missing")) return 1;
+  if (c.has("scale_twice")) return scale * scale;
+  return c.has("scale_bfloat16") ? rounded(Rounding::bfloat16, scale) : scale;
 }
 
 /// Loads `rows` steps (S, unless a bug reads on) and the initial state.
@@ -192,13 +192,13 @@ Head<Real> load_head(const Context& c, const Args& args, Index head, Index rows)
   if (!c.problem.has_initial_state) return out;
   const Matrix<Real> C = load_state<Real>(c, args.c_initial, "c_initial", head, shape.DHQK, shape.DHV);
   const Matrix<Real> n = load_state<Real>(c, args.n_initial, "n_initial", head, shape.DHQK, 1);
-  if (c.has(Bug::c_initial_transposed) && shape.DHQK == shape.DHV) {
+  if (c.has("c_initial_transposed") && shape.DHQK == shape.DHV) {
     const Matrix<Real> turned = transposed(C.from(0), shape.DHQK, shape.DHV);
     std::copy_n(turned.data(), C.size(), out.initial.C);
-  } else if (!c.has(Bug::c_initial_ignored)) {
+  } else if (!c.has("c_initial_ignored")) {
     std::copy_n(C.data(), C.size(), out.initial.C);
   }
-  if (!c.has(Bug::n_initial_ignored)) std::copy_n(n.data(), n.size(), out.initial.n);
+  if (!c.has("n_initial_ignored")) std::copy_n(n.data(), n.size(), out.initial.n);
   return out;
 }
 

@@ -13,7 +13,7 @@ void parallel_forward(const Context& c, const ForwardArgs& args, Index head, Mem
   Matrix<Real> h(shape.S, shape.DHV);
   std::vector<Real> l(static_cast<std::size_t>(shape.S));
   block_h(c, in, 0, shape.S, in.initial, l.data(), h);
-  if (c.has(Bug::sum_order_race) && c.raced)
+  if (c.has("sum_order_race") && c.raced)
     for (Index t = 0; t < shape.S; ++t) h[t][0] = std::nextafter(h[t][0], Real(0));
   save_rows(c, memory.saved, l, in.gates.m);
   store(c, args.h, "h", c.problem.dtype, head, std::move(h));
@@ -36,8 +36,7 @@ void parallel_backward(const Context& c, const BackwardArgs& args, Index head, M
   const HeadCotangents<Real> given = load_cotangents(c, args, head, in, memory.saved, last);
   Gradients<Real> out(shape);
   std::vector<Real> nothing(static_cast<std::size_t>(size));
-  const State<Real> initial =
-      c.has(Bug::backward_initial_ignored) ? State<Real>::at(nothing.data(), shape) : in.initial;
+  const State<Real> initial = c.has("backward_initial_ignored") ? State<Real>::at(nothing.data(), shape) : in.initial;
   BlockGradients<Real>(c, in, given, 0, shape.S, initial, last).add_to(out, memory.workspace + 2 * size);
   block_dstate(c, in, given, 0, shape.S, last, before);
   out.before = before;

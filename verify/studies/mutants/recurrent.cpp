@@ -16,8 +16,8 @@ struct StepGates {
   StepGates(const Context& c, const Gates<Real>& gates, Index t) {
     const auto row = static_cast<std::size_t>(t);
     const Real log_f = gates.log_f[row];
-    decay = c.exp(c.has(Bug::m_not_rescaled) ? log_f : log_f + gates.m_before(t) - gates.m[row]);
-    input = c.exp(c.has(Bug::input_unstabilized) ? gates.log_i[row] : gates.log_i[row] - gates.m[row]);
+    decay = c.exp(c.has("m_not_rescaled") ? log_f : log_f + gates.m_before(t) - gates.m[row]);
+    input = c.exp(c.has("input_unstabilized") ? gates.log_i[row] : gates.log_i[row] - gates.m[row]);
   }
 };
 
@@ -28,10 +28,10 @@ Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state,
   const StepGates<Real> gates(c, in.gates, t);
   const Real *const q = in.q[t], *const k = in.k[t], *const v = in.v[t];
   Real decay = gates.decay, decay_n = gates.decay, l = 0;
-  if (c.has(Bug::state_not_decayed)) decay = decay_n = 1;
-  if (c.has(Bug::n_not_decayed)) decay_n = 1;
-  if (c.has(Bug::state_decayed_twice)) decay *= decay, decay_n = decay;
-  const bool late = c.has(Bug::state_late);  // h of the state before the update
+  if (c.has("state_not_decayed")) decay = decay_n = 1;
+  if (c.has("n_not_decayed")) decay_n = 1;
+  if (c.has("state_decayed_twice")) decay *= decay, decay_n = decay;
+  const bool late = c.has("state_late");  // h of the state before the update
   std::fill_n(numerator, DHV, Real(0));
   for (Index a = 0; a < DHQK; ++a) {
     Real* const C = state.C + a * DHV;
@@ -45,10 +45,10 @@ Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state,
     if (late) continue;
     add_scaled(numerator, query, C, DHV);
     round_all(c.accumulator, numerator, DHV);
-    if (!c.has(Bug::last_key_dimension_lost) || a + 1 < DHQK) l += query * state.n[a];
+    if (!c.has("last_key_dimension_lost") || a + 1 < DHQK) l += query * state.n[a];
   }
   round_all(c.state, state.C, State<Real>::size(c.problem.shape));
-  if (c.has(Bug::n_bfloat16)) round_all(Rounding::bfloat16, state.n, DHQK);
+  if (c.has("n_bfloat16")) round_all(Rounding::bfloat16, state.n, DHQK);
   return l;
 }
 
@@ -57,7 +57,7 @@ template <class Real>
 void finish_row(const Context& c, const Gates<Real>& gates, Index t, Real l, Real* h, Index DHV) {
   const Real inverse = denominator(c, l, floor_m(c, gates, t)).inverse;
   for (Index e = 0; e < DHV; ++e) h[e] *= inverse;
-  if (c.has(Bug::lane_race) && c.raced && DHV > 1) h[DHV - 1] = h[DHV - 2];
+  if (c.has("lane_race") && c.raced && DHV > 1) h[DHV - 1] = h[DHV - 2];
 }
 
 /// One step back. `d_state`: cotangent of the state after the step, replaced by that of the state before it.
@@ -72,29 +72,29 @@ void step_back(const Context& c, const Head<Real>& in, const HeadCotangents<Real
   Real *const dq = out.dq[t], *const dk = out.dk[t], *const dv = out.dv[t];
   std::vector<Real> g(static_cast<std::size_t>(DHV));
   for (Index e = 0; e < DHV; ++e) g[static_cast<std::size_t>(e)] = given.rows.inverse[row] * given.dh[t][e];
-  const State<Real> seen = c.has(Bug::dq_of_state_before) ? before : after;
-  const State<Real> past = c.has(Bug::df_of_state_after) ? after : before;
+  const State<Real> seen = c.has("dq_of_state_before") ? before : after;
+  const State<Real> past = c.has("df_of_state_after") ? after : before;
   Real d_log_f = 0;
   std::fill_n(dv, DHV, Real(0));
   for (Index a = 0; a < DHQK; ++a) {
     Real *const dC = d_state.C + a * DHV, *const C = seen.C + a * DHV;
-    const Real query = (c.has(Bug::dstate_query_unscaled) ? Real(1) : in.scale) * q[a];
+    const Real query = (c.has("dstate_query_unscaled") ? Real(1) : in.scale) * q[a];
     add_scaled(dC, query, g.data(), DHV);
-    if (!c.has(Bug::dn_without_gamma)) d_state.n[a] += query * gamma;
-    dq[a] = (c.has(Bug::dS_unscaled) ? Real(1) : in.scale) *
-            (dot(C, g.data(), DHV) + (c.has(Bug::dq_without_n) ? Real(0) : gamma * seen.n[a]));
-    dk[a] = gates.input * (dot(dC, v, DHV) + (c.has(Bug::dk_without_dn) ? Real(0) : d_state.n[a]));
-    if (c.has(Bug::dk_without_input_gate)) dk[a] = dot(dC, v, DHV) + d_state.n[a];
-    add_scaled(dv, (c.has(Bug::dv_from_queries) ? q[a] : k[a]) * gates.input, dC, DHV);
-    d_log_f += dot(dC, past.C + a * DHV, DHV) + (c.has(Bug::df_without_n) ? Real(0) : d_state.n[a] * past.n[a]);
+    if (!c.has("dn_without_gamma")) d_state.n[a] += query * gamma;
+    dq[a] = (c.has("dS_unscaled") ? Real(1) : in.scale) *
+            (dot(C, g.data(), DHV) + (c.has("dq_without_n") ? Real(0) : gamma * seen.n[a]));
+    dk[a] = gates.input * (dot(dC, v, DHV) + (c.has("dk_without_dn") ? Real(0) : d_state.n[a]));
+    if (c.has("dk_without_input_gate")) dk[a] = dot(dC, v, DHV) + d_state.n[a];
+    add_scaled(dv, (c.has("dv_from_queries") ? q[a] : k[a]) * gates.input, dC, DHV);
+    d_log_f += dot(dC, past.C + a * DHV, DHV) + (c.has("df_without_n") ? Real(0) : d_state.n[a] * past.n[a]);
   }
   out.d_log_i[row] = dot(k, dk, DHQK);
   out.d_log_f[row] = gates.decay * d_log_f;
   Real decay = gates.decay;
-  if (c.has(Bug::dstate_not_decayed)) decay = 1;
-  if (c.has(Bug::dstate_decayed_twice)) decay *= decay;
+  if (c.has("dstate_not_decayed")) decay = 1;
+  if (c.has("dstate_decayed_twice")) decay *= decay;
   for (Index at = 0; at < DHQK * DHV; ++at) d_state.C[at] *= decay;
-  for (Index a = 0; a < DHQK; ++a) d_state.n[a] *= c.has(Bug::dn_not_decayed) ? Real(1) : decay;
+  for (Index a = 0; a < DHQK; ++a) d_state.n[a] *= c.has("dn_not_decayed") ? Real(1) : decay;
 }
 
 }  // namespace
@@ -105,9 +105,9 @@ void recurrent_forward(const Context& c, const ForwardArgs& args, Index head, Me
   const Index size = State<Real>::size(shape);
   const Head<Real> in = load_head<Real>(c, args, head, shape.S);
   const State<Real> state = State<Real>::at(memory.workspace, shape);
-  if (c.has(Bug::state_kept_across_heads) && head > 0)
+  if (c.has("state_kept_across_heads") && head > 0)
     copy_state(shape, State<Real>::at(memory.workspace - size, shape), state);
-  else if (!c.has(Bug::accumulators_not_cleared) || c.problem.has_initial_state)
+  else if (!c.has("accumulators_not_cleared") || c.problem.has_initial_state)
     copy_state(shape, in.initial, state);
   Matrix<Real> h(shape.S, shape.DHV);
   std::vector<Real> l(static_cast<std::size_t>(shape.S));
@@ -115,7 +115,7 @@ void recurrent_forward(const Context& c, const ForwardArgs& args, Index head, Me
     if (memory.saved != nullptr && t % kSegment == 0) {
       Real* const kept = memory.saved + 2 * shape.S + t / kSegment * size;
       std::copy_n(state.C, size, kept);
-      if (c.has(Bug::saved_state_bfloat16)) round_all(Rounding::bfloat16, kept, size);
+      if (c.has("saved_state_bfloat16")) round_all(Rounding::bfloat16, kept, size);
     }
     const Real l_t = l[static_cast<std::size_t>(t)] = advance(c, in, t, state, h[t]);
     finish_row(c, in.gates, t, l_t, h[t], shape.DHV);
@@ -140,19 +140,19 @@ void recurrent_backward(const Context& c, const BackwardArgs& args, Index head, 
     const Index begin = segment * kSegment, n = std::min(kSegment, shape.S - begin);
     const auto state = [&](Index t) { return State<Real>::at(memory.workspace + (t - begin + 1) * size, shape); };
     Index kept = segment;
-    if (c.has(Bug::segment_index_late)) kept = std::max<Index>(0, segment - 1);
+    if (c.has("segment_index_late")) kept = std::max<Index>(0, segment - 1);
     std::copy_n(memory.saved + 2 * shape.S + kept * size, size, state(begin).C);
-    if (c.has(Bug::backward_initial_ignored) && segment == 0) std::fill_n(state(begin).C, size, Real(0));
+    if (c.has("backward_initial_ignored") && segment == 0) std::fill_n(state(begin).C, size, Real(0));
     for (Index t = begin; t < begin + n; ++t) {
       copy_state(shape, state(t), state(t + 1));
       advance(c, in, t, state(t + 1), numerator.data());
     }
     if (segment == segments - 1) out.after_product = dot(d_state, state(shape.S), shape);
     for (Index t = begin + n; t-- > begin;) {
-      if (c.has(Bug::last_step_lost_backward) && t + 1 == shape.S && t > 0) continue;
+      if (c.has("last_step_lost_backward") && t + 1 == shape.S && t > 0) continue;
       step_back(c, in, given, t, state(t), state(t + 1), d_state, out);
     }
-    if (c.has(Bug::dstate_dropped)) std::fill_n(d_state.C, size, Real(0));
+    if (c.has("dstate_dropped")) std::fill_n(d_state.C, size, Real(0));
   }
   out.before = d_state;
   store_gradients(c, args, head, in, given.rows, out);

@@ -17,34 +17,34 @@ template <class Real>
 Denominator<Real> denominator(const Context& c, Real l, Real m) {
   const Problem& problem = c.problem;
   const bool is_sigmoid = problem.gate == Gate::sigmoid;
-  const bool normalized = is_sigmoid && c.has(Bug::normalize_always)  ? true
-                          : is_sigmoid && c.has(Bug::normalize_never) ? false
-                                                                      : problem.normalized();
+  const bool normalized = is_sigmoid && c.has("normalize_always")  ? true
+                          : is_sigmoid && c.has("normalize_never") ? false
+                                                                   : problem.normalized();
   if (!normalized) return {};
   const Real scale = std::exp(std::min(m, Real(0)));
   Real floor = std::exp(-std::max(m, Real(0)));
-  if (c.has(Bug::floor_one)) floor = scale;
-  if (c.has(Bug::floor_exp_plus_m)) floor = std::min(scale * std::exp(m), std::numeric_limits<Real>::max());
-  if (c.has(Bug::floor_zero_sigmoid) && is_sigmoid) floor = 0;
-  if (c.has(Bug::floor_missing)) floor = 0;
+  if (c.has("floor_one")) floor = scale;
+  if (c.has("floor_exp_plus_m")) floor = std::min(scale * std::exp(m), std::numeric_limits<Real>::max());
+  if (c.has("floor_zero_sigmoid") && is_sigmoid) floor = 0;
+  if (c.has("floor_missing")) floor = 0;
   Real eps = static_cast<Real>(problem.eps);
-  if (c.has(Bug::eps_missing)) eps = 0;
-  if (c.has(Bug::eps_squared)) eps *= eps;
-  if (c.has(Bug::eps_twice)) eps *= 2;
-  if (c.has(Bug::eps_default)) eps = Real(1e-6);
+  if (c.has("eps_missing")) eps = 0;
+  if (c.has("eps_squared")) eps *= eps;
+  if (c.has("eps_twice")) eps *= 2;
+  if (c.has("eps_default")) eps = Real(1e-6);
   Real added = eps * scale;
-  if (c.has(Bug::eps_unstabilized)) added = eps * floor;
-  const Real magnitude = (c.has(Bug::no_absolute_value) ? l : std::abs(l)) * scale;
+  if (c.has("eps_unstabilized")) added = eps * floor;
+  const Real magnitude = (c.has("no_absolute_value") ? l : std::abs(l)) * scale;
   Real d = std::max(magnitude, floor) + added;
-  if (c.has(Bug::eps_inside_max)) d = std::max(magnitude, floor + added);
-  if (c.has(Bug::eps_on_floor_only)) d = magnitude >= floor ? magnitude : floor + added;
-  if (c.has(Bug::sum_for_max)) d = magnitude + floor + added;
-  if (c.has(Bug::denominator_float16)) d = rounded(Rounding::float16, d);
+  if (c.has("eps_inside_max")) d = std::max(magnitude, floor + added);
+  if (c.has("eps_on_floor_only")) d = magnitude >= floor ? magnitude : floor + added;
+  if (c.has("sum_for_max")) d = magnitude + floor + added;
+  if (c.has("denominator_float16")) d = rounded(Rounding::float16, d);
   // d = 0 only where the floor underflows; a finite inverse keeps 0 / 0 at 0
   Denominator<Real> out{std::min(scale / d, std::numeric_limits<Real>::max()), 0};
   const Real sign = static_cast<Real>((l > 0) - (l < 0));
-  if (magnitude >= floor) out.sign = c.has(Bug::sign_missing) ? Real(1) : sign;
-  if (c.has(Bug::branch_ignored)) out.sign = sign;
+  if (magnitude >= floor) out.sign = c.has("sign_missing") ? Real(1) : sign;
+  if (c.has("branch_ignored")) out.sign = sign;
   return out;
 }
 
@@ -52,7 +52,7 @@ Denominator<Real> denominator(const Context& c, Real l, Real m) {
 template <class Real>
 Real floor_m(const Context& c, const Gates<Real>& gates, Index t) {
   const Real before = gates.m_before(t);
-  return c.has(Bug::floor_m_of_step_before) && std::isfinite(before) ? before : gates.m[static_cast<std::size_t>(t)];
+  return c.has("floor_m_of_step_before") && std::isfinite(before) ? before : gates.m[static_cast<std::size_t>(t)];
 }
 
 /// Each (S).
@@ -72,7 +72,7 @@ template <class Real>
 Real lift_of(const Context& c, Real inverse) {
   const int half = half_range(c.problem.dtype);
   // so that NaN, which bugs make, passes on
-  if (c.has(Bug::no_lift) || !(inverse >= std::ldexp(Real(1), half))) return 1;
+  if (c.has("no_lift") || !(inverse >= std::ldexp(Real(1), half))) return 1;
   return std::ldexp(Real(1), std::ilogb(inverse) + 1 - half);
 }
 
@@ -84,20 +84,20 @@ RowScalars<Real> row_scalars(const Context& c, Convention convention, const Gate
   const Real largest = std::numeric_limits<Real>::max();
   RowScalars<Real> rows{std::vector<Real>(S), std::vector<Real>(S), std::vector<Real>(S, 0), std::vector<Real>(S, 0)};
   bool exact = convention == Convention::exact;
-  if (c.has(Bug::always_detached)) exact = false;
-  if (c.has(Bug::always_exact)) exact = true;
+  if (c.has("always_detached")) exact = false;
+  if (c.has("always_exact")) exact = true;
   for (std::size_t t = 0; t < S; ++t) {
     const Denominator<Real> d = denominator(c, l[t], floor_m(c, gates, static_cast<Index>(t)));
     rows.lift[t] = lift_of(c, d.inverse);
     rows.inverse[t] = d.inverse / rows.lift[t];
     if (!exact || !c.problem.normalized()) continue;
     Real dd = std::clamp(-dh_h[t] * d.inverse, -largest, largest);
-    if (c.has(Bug::row_term_without_inverse)) dd = -dh_h[t];
+    if (c.has("row_term_without_inverse")) dd = -dh_h[t];
     rows.gamma[t] = d.sign * dd / rows.lift[t];
-    if (c.has(Bug::row_term_sign)) rows.gamma[t] = -rows.gamma[t];
-    if (!c.problem.has_m() || c.has(Bug::dm_path_missing)) continue;
-    rows.dm[t] = dd * (c.has(Bug::dm_without_eps) ? Real(1) : static_cast<Real>(c.problem.eps));
-    if (c.has(Bug::dm_sign)) rows.dm[t] = -rows.dm[t];
+    if (c.has("row_term_sign")) rows.gamma[t] = -rows.gamma[t];
+    if (!c.problem.has_m() || c.has("dm_path_missing")) continue;
+    rows.dm[t] = dd * (c.has("dm_without_eps") ? Real(1) : static_cast<Real>(c.problem.eps));
+    if (c.has("dm_sign")) rows.dm[t] = -rows.dm[t];
   }
   return rows;
 }

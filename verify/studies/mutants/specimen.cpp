@@ -50,10 +50,6 @@ bool loses_race(std::uint64_t call) {
   return (x ^ (x >> 31)) % 50 == 0;
 }
 
-bool is_race(Bug bug) {
-  return bug == Bug::state_race || bug == Bug::dk_tile_race || bug == Bug::sum_order_race || bug == Bug::lane_race;
-}
-
 template <class Real>
 void run_forward(Formulation formulation, const Context& c, const ForwardArgs& args, Index head, Memory<Real> memory) {
   switch (formulation) {
@@ -95,8 +91,8 @@ void for_each_head(const Context& c, Formulation formulation, void* saved, void*
     Real *const keep = static_cast<Real*>(saved), *const work = static_cast<Real*>(workspace);
     for (Index head = 0; head < heads; ++head)
       run(head, Memory<Real>{keep == nullptr ? nullptr : keep + head * kept, work + head * scratch});
-    if (c.has(Bug::written_past_end, "workspace") && scratch > 0) work[heads * scratch] = 0;
-    if (c.has(Bug::written_past_end, "saved") && keep != nullptr && !backward) keep[heads * kept] = 0;
+    if (c.has("written_past_end", "workspace") && scratch > 0) work[heads * scratch] = 0;
+    if (c.has("written_past_end", "saved") && keep != nullptr && !backward) keep[heads * kept] = 0;
   };
   problem.dtype == DType::float64 ? all(double{}) : all(float{});
 }
@@ -112,20 +108,18 @@ const std::vector<Kind>& kinds() {
   return all;
 }
 
-std::string bug_name(const BugInfo& bug) {
-  std::string name(bug.target);
+std::string bug_name(const BugInfo& bug, const Place& place) {
+  std::string name(place.target);
   if (!name.empty()) name += '_';
   return name.append(bug.name);
 }
 
-Specimen::Specimen(const Kind& kind, const BugInfo* bug)
-    : kind_(kind),
-      bug_(bug != nullptr ? bug->bug : Bug::none),
-      target_(bug != nullptr ? bug->target : ""),
-      info_(kind.info) {
-  if (bug == nullptr) return;
-  info_.name.append("+").append(bug_name(*bug));
-  info_.description.append("; bug: ").append(bug->description);
+Specimen::Specimen(const Kind& kind) : kind_(kind), info_(kind.info) {}
+
+Specimen::Specimen(const Kind& kind, const BugInfo& bug, const Place& place)
+    : kind_(kind), bug_(bug), target_(place.target), is_race_(bug.repeats > 1), info_(kind.info) {
+  info_.name.append("+").append(bug_name(bug, place));
+  info_.description.append("; bug: ").append(place.description);
 }
 
 std::size_t Specimen::saved_size(const Problem& problem) const {
@@ -137,7 +131,7 @@ std::size_t Specimen::workspace_size(const Problem& problem, bool backward) cons
 }
 
 Context Specimen::context(const Problem& problem, bool backward) const {
-  const bool in_this_direction = is_race(bug_) && backward == (bug_ == Bug::dk_tile_race);
+  const bool in_this_direction = is_race_ && backward == (bug_ == "dk_tile_race");
   const bool raced = in_this_direction && loses_race(calls_++);
   return context_of(problem, bug_, target_, raced, kind_.rounded_gates);
 }
@@ -164,7 +158,7 @@ void Specimen::backward_once(const Problem& problem, const BackwardArgs& args) c
 void Specimen::backward(const Problem& problem, const BackwardArgs& args) const {
   if (kind_.formulation == Formulation::step) return Kernel::backward(problem, args);
   require_supported(problem);
-  if (bug_ != Bug::other_convention) return backward_once(problem, args);
+  if (bug_ != "other_convention") return backward_once(problem, args);
   // One gradient from a pass in the other convention, all others from this one.
   BackwardArgs most = args, one = args;
   one.convention = args.convention == Convention::exact ? Convention::detached : Convention::exact;

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "mlstm/kernel.hpp"
-#include "studies/mutants/catalogue.hpp"
+#include "studies/mutants/bugs.hpp"
 #include "studies/mutants/formulations.hpp"
 
 namespace mlstm::verify::planted {
@@ -25,8 +25,10 @@ const std::vector<Kind>& kinds();
 
 class Specimen final : public Kernel {
  public:
-  /// Honest if `bug` is null; else both have to outlive this.
-  explicit Specimen(const Kind& kind, const BugInfo* bug = nullptr);
+  /// Honest. `kind` has to outlive this.
+  explicit Specimen(const Kind& kind);
+  /// With a bug: a row of kBugs, in one of its places.
+  Specimen(const Kind& kind, const BugInfo& bug, const Place& place);
 
   const VariantInfo& info() const override { return info_; }
   std::size_t saved_size(const Problem& problem) const override;
@@ -42,11 +44,12 @@ class Specimen final : public Kernel {
   const Kind& kind_;
   Bug bug_;
   std::string_view target_;
+  bool is_race_ = false;
   VariantInfo info_;
   mutable std::atomic<std::uint64_t> calls_{0};  ///< of the direction that a race is in
 };
 
 /// Name of a bug within its specimen: "<target>_<name>", or the name alone.
-std::string bug_name(const BugInfo& bug);
+std::string bug_name(const BugInfo& bug, const Place& place);
 
 }  // namespace mlstm::verify::planted

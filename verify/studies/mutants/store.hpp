@@ -13,67 +13,47 @@ inline constexpr Index kTile = 16, kLanes = 32;
 template <class Real>
 void spoil(const Context& c, std::string_view tensor, Index head, Matrix<Real>& x) {
   const Index rows = x.rows(), cols = x.cols();
-  if (c.target != tensor) return;
-  switch (c.bug) {
-    case Bug::element_wrong:  // of one head
-      if (head == c.problem.shape.heads() - 1) x[rows / 2][cols / 2] = 0;
-      break;
-    case Bug::lane_wrong:
-      for (Index r = 0; r < rows; ++r)
-        for (Index lane = kLanes - 1; lane < cols; lane += kLanes) x[r][lane] = x[r][lane - 1];
-      break;
-    case Bug::time_lane_wrong:
-      for (Index r = kLanes - 1; r < rows; r += kLanes) std::copy_n(x[r - 1], cols, x[r]);
-      break;
-    case Bug::tile_wrong:
-      for (Index r = kTile; r < std::min(2 * kTile, rows); ++r)
-        for (Index col = kTile; col < std::min(2 * kTile, cols); ++col) x[r][col] *= Real(0.5);
-      break;
-    case Bug::last_row_lost:
-      std::fill_n(x[rows - 1], cols, Real(0));
-      break;
-    case Bug::last_column_lost:
-      for (Index r = 0; r < rows; ++r) x[r][cols - 1] = 0;
-      break;
-    case Bug::all_zero:
-      std::fill_n(x.data(), x.size(), Real(0));
-      break;
-    case Bug::doubled:
-      for (Index at = 0; at < x.size(); ++at) x.data()[at] *= 2;
-      break;
-    case Bug::shifted:
-      for (Index r = rows - 1; r > 0; --r) std::copy_n(x[r - 1], cols, x[r]);
-      break;
-    case Bug::stored_transposed:
-      if (rows == cols) x = transposed(std::as_const(x).from(0), rows, cols);
-      break;
-    case Bug::stored_bfloat16:
-      round_all(Rounding::bfloat16, x.data(), x.size());
-      break;
-    default:
-      break;
-  }
+  const auto is = [&](Bug bug) { return c.has(bug, tensor); };
+  if (is("element_wrong") && head == c.problem.shape.heads() - 1) x[rows / 2][cols / 2] = 0;  // of one head
+  if (is("lane_wrong"))
+    for (Index r = 0; r < rows; ++r)
+      for (Index lane = kLanes - 1; lane < cols; lane += kLanes) x[r][lane] = x[r][lane - 1];
+  if (is("time_lane_wrong"))
+    for (Index r = kLanes - 1; r < rows; r += kLanes) std::copy_n(x[r - 1], cols, x[r]);
+  if (is("tile_wrong"))
+    for (Index r = kTile; r < std::min(2 * kTile, rows); ++r)
+      for (Index col = kTile; col < std::min(2 * kTile, cols); ++col) x[r][col] *= Real(0.5);
+  if (is("last_row_lost")) std::fill_n(x[rows - 1], cols, Real(0));
+  if (is("last_column_lost"))
+    for (Index r = 0; r < rows; ++r) x[r][cols - 1] = 0;
+  if (is("all_zero")) std::fill_n(x.data(), x.size(), Real(0));
+  if (is("doubled"))
+    for (Index at = 0; at < x.size(); ++at) x.data()[at] *= 2;
+  if (is("shifted"))
+    for (Index r = rows - 1; r > 0; --r) std::copy_n(x[r - 1], cols, x[r]);
+  if (is("stored_transposed") && rows == cols) x = transposed(std::as_const(x).from(0), rows, cols);
+  if (is("stored_bfloat16")) round_all(Rounding::bfloat16, x.data(), x.size());
 }
 
 /// Whether the bug leaves element `at` of one head unwritten.
 inline bool unwritten(const Context& c, std::string_view tensor, Index at, Index rows, Index cols) {
-  if (c.has(Bug::first_row_unwritten, tensor)) return at < cols;
-  if (c.has(Bug::ragged_lanes_unwritten, tensor)) return cols % kTile != 0 && at % cols >= cols / kTile * kTile;
-  return c.has(Bug::last_element_unwritten, tensor) && at == rows * cols - 1;
+  if (c.has("first_row_unwritten", tensor)) return at < cols;
+  if (c.has("ragged_lanes_unwritten", tensor)) return cols % kTile != 0 && at % cols >= cols / kTile * kTile;
+  return c.has("last_element_unwritten", tensor) && at == rows * cols - 1;
 }
 
 template <class T, class Real>
 void write(const Context& c, void* tensor, std::string_view name, Index head, const Matrix<Real>& x) {
   T* const first = static_cast<T*>(tensor);
   T* const out = first + head * x.size();
-  const bool adds = c.has(Bug::output_added, name);
+  const bool adds = c.has("output_added", name);
   for (Index at = 0; at < x.size(); ++at) {
     if (unwritten(c, name, at, x.rows(), x.cols())) continue;
     const Real value = x.data()[at];
     out[at] = static_cast<T>(adds ? static_cast<Real>(out[at]) + value : value);
   }
-  if (c.has(Bug::written_past_end, name) && head == c.problem.shape.heads() - 1) out[x.size()] = T(0);
-  if (c.has(Bug::written_before_start, name) && head == 0) first[-1] = T(0);
+  if (c.has("written_past_end", name) && head == c.problem.shape.heads() - 1) out[x.size()] = T(0);
+  if (c.has("written_before_start", name) && head == 0) first[-1] = T(0);
 }
 
 /// Rounds `x`, all of one head, to `dtype`. Does nothing if `tensor` is null, which means: not wanted.
@@ -123,7 +103,7 @@ void store_last_states(const Context& c, const ForwardArgs& args, Index head, St
 /// A kernel that scales its input where it lies.
 template <class Real>
 void damage(const Context& c, const void* tensor, std::string_view name, DType dtype, Index count, Real factor) {
-  if (!c.has(Bug::input_damaged, name) || tensor == nullptr) return;
+  if (!c.has("input_damaged", name) || tensor == nullptr) return;
   const auto scale = [&](auto* values) {
     for (Index at = 0; at < count; ++at)
       values[at] = static_cast<std::remove_pointer_t<decltype(values)>>(static_cast<Real>(values[at]) * factor);

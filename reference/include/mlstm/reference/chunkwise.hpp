@@ -9,8 +9,8 @@
 
 namespace mlstm::reference {
 
-/// Memory of the states of the head that this thread evaluated last, for the next head: new pages cost a tenth of the
-/// time of a head.
+/// Memory for the states of a head, kept by the thread for its next head: new pages would cost a tenth of a head's
+/// time.
 template <class T>
 std::vector<State<T>>& spare_states() {
   thread_local std::vector<State<T>> spare;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Central differences in extended precision: what the analytic gradients are checked with.
+// Central differences in extended precision, against which the analytic gradients are checked.
 #pragma once
 
 #include "mlstm/problem.hpp"

@@ -27,7 +27,7 @@ HeadGradients<T> backward(const Head<T>& head, const Forward<T>& fw, const Cotan
   return chunkwise_backward(head, fw, cotangents, wanted);
 }
 
-/// No NaN and no infinity: either times zero is NaN, and a sum is vectorised where a test per element is not.
+/// True without NaN and infinity: either times zero is NaN, and a sum is vectorised where a test per element is not.
 template <class Derived>
 bool is_finite(const Eigen::MatrixBase<Derived>& values) {
   return (values.array() * 0.0).sum() == 0.0;

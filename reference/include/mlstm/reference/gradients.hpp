@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the hand-written backward passes of all formulations share (contract §3; derivation in reference/README.md):
-// the cotangents of numerator and l_t, and the way of dm_t back to the gate that m_t was taken from.
+// the cotangents of numerator and l_t, and the path of dm_t back to the gate that m_t comes from.
 #pragma once
 
 #include "mlstm/reference/gates.hpp"
 
 namespace mlstm::reference {
 
-/// Gradients that one convention is asked for.
+/// Gradients that are wanted in one convention.
 template <class T>
 struct Wanted {
   Convention convention{};

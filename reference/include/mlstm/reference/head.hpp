@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One head of an mLSTM: its data, what is asked of it, and the results that all formulations share.
+// One head of an mLSTM: its data, what to compute, and the results that all formulations share.
 // T is the scalar: double, Extended (extended.hpp) or Var (tape.hpp).
 #pragma once
 

@@ -15,7 +15,7 @@ bool evaluate_head(const HeadProblem&, const Inputs<double>&, const HeadRequest<
 /// Frees the memory that evaluate_head keeps in the calling thread for the next head.
 void release_memory();
 
-/// No NaN and no infinity among n values.
+/// True if none of the n values is NaN or infinite.
 bool all_finite(const double* values, std::int64_t n);
 
 /// Floating-point operations per second of Eigen's float64 n x n x n product on the calling thread, measured over at
