@@ -5,6 +5,8 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
+# What was compiled in one copy of the tree serves the others.
+export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$root} CCACHE_NOHASHDIR=1
 
 # The same names on Debian 12 and 13 and Ubuntu 24.04; tests/fresh_machine_packages has apt resolve them.
 # What configuring and building needs, and what README's examples call (hdf5-tools, python3-h5py).
