@@ -64,7 +64,9 @@ need_packages() {
     for name in "${replaced_packages[@]}"; do
       ! is_installed "$name" || replaced+=("$name-")
     done
-    if [ ${#replaced[@]} -gt 0 ]; then
+    if ! apt-get install -s -qq --no-install-recommends "${wanted[@]}" "${replaced[@]}" >/dev/null 2>&1; then
+      replaced=()  # something else is in the way; apt will say what
+    elif [ ${#replaced[@]} -gt 0 ]; then
       echo "Removed, since they are in the way; an earlier version of this script installed them: ${replaced[*]%-}"
     fi
   fi

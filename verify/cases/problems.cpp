@@ -188,7 +188,14 @@ std::optional<std::string> line_of_name(const std::string& name) {
 
 ProblemSpec parse_case(const std::string& text) {
   if (text.find('=') == std::string::npos) {
-    if (const std::optional<std::string> line = line_of_name(text)) return parse_spec(*line);
+    // Headings of properties name the property first.
+    static const std::regex property("property:[^/]*/");
+    const std::string name =
+        text.size() < 1000
+            ? std::regex_replace(text, property, "",
+                                 std::regex_constants::format_first_only | std::regex_constants::match_continuous)
+            : text;
+    if (const std::optional<std::string> line = line_of_name(name)) return parse_spec(*line);
     refuse("problem", text.substr(0, text.find_first_of("\n\r")).substr(0, 100),
            "a line of key=value words, or the name of a problem as reports give it");
   }

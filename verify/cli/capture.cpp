@@ -91,17 +91,14 @@ int capture(const Options& options) {
       if (const verify::ProblemRuns* work = unit.problem()) {
         std::optional<verify::Case> inputs;
         for (const verify::Run& run : work->runs) {
-          if (const std::string reason = why_too_large(work->spec, run, isolation); !reason.empty()) {
-            const std::lock_guard lock(mutex);
-            fail(run, work->spec, reason.c_str());
-            ++failed_before;
-            continue;
-          }
-          if (!inputs) inputs = verify::make_case(work->spec);
           std::optional<verify::Case> c;
           std::string problem;
           try {
-            c = record(run, work->spec, *inputs, runner);
+            problem = why_too_large(work->spec, run, isolation);
+            if (problem.empty()) {
+              if (!inputs) inputs = verify::make_case(work->spec);
+              c = record(run, work->spec, *inputs, runner);
+            }
           } catch (const std::exception& reason) {
             problem = verify::reason_of(reason);
           }

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <set>
 
+#include "base/memory.hpp"
 #include "cases/case_file.hpp"
 #include "cli/cli.hpp"
 #include "mlstm/parallel_for.hpp"
@@ -216,7 +217,8 @@ int verify_captures(const Options& options) {
       } catch (const verify::FileError& error) {
         errors[index] = error.what();
       } catch (const std::exception& error) {
-        errors[index] = files[index].path.string() + ": " + error.what();
+        const std::string reason = verify::reason_of(error), name = files[index].path.string();
+        errors[index] = reason.starts_with(name) ? reason : name + ": " + reason;
       }
       const std::lock_guard lock(mutex);
       progress.advance(count_failures(records[index]));
@@ -245,6 +247,9 @@ int verify_captures(const Options& options) {
     different = verify::differences(*expected, verdicts.items);
     verify::compare_with(*expected, verdicts.items);
   }
+  // An earlier sweep's journal there would speak for this report in "mlstm report merge".
+  if (std::error_code ignored; !options.report.empty())
+    std::filesystem::remove(std::filesystem::path(options.report) / "journal.jsonl", ignored);
   const std::vector<Item> items = publish(std::move(verdicts), verify::GroupBy::item_case, options.report);
   if (expected) print_comparison(items, different);
   print_stale(items);

@@ -167,10 +167,11 @@ void write_report(const std::vector<Item>& items, GroupBy by, const std::string&
   std::filesystem::create_directories(directory, error);
   if (error) throw FileError(directory.string() + ": cannot create the directory (" + error.message() + ")");
   const std::string report = to_json(items);
-  // report.json is last: whoever finds it finds the others complete.
-  replace_files({{directory / "junit.xml", to_junit(items)},
+  // report.json is last: whoever finds it finds the others complete. details.json is first: it tells a later
+  // require_report_directory whose the directory is.
+  replace_files({{directory / "details.json", to_details(items, report)},
+                 {directory / "junit.xml", to_junit(items)},
                  {directory / "summary.txt", to_text(items, by, remarks)},
-                 {directory / "details.json", to_details(items, report)},
                  {directory / "report.html", to_html(items)},
                  {directory / "report.json", report}});
 }
@@ -182,11 +183,9 @@ void require_report_directory(const std::filesystem::path& directory) {
   if (!fs::is_directory(directory, error))
     throw FileError(directory.string() + ": is no directory; expected one for a report");
   // What this program's files begin with. Earlier ones had no "report".
-  constexpr std::pair<const char*, std::string_view> ours[]{{"report.json", "{\"report\":"},
-                                                            {"report.json", "{\"summary\":"},
-                                                            {"journal.jsonl", "{\"journal\":"},
-                                                            {"mutate.json", "{\"score\":"},
-                                                            {"honest.json", "{\"seeds\":"}};
+  constexpr std::pair<const char*, std::string_view> ours[]{
+      {"report.json", "{\"report\":"},    {"report.json", "{\"summary\":"}, {"details.json", "{\"details\":"},
+      {"journal.jsonl", "{\"journal\":"}, {"mutate.json", "{\"score\":"},   {"honest.json", "{\"seeds\":"}};
   for (const auto& [name, beginning] : ours) {
     std::ifstream file(directory / name, std::ios::binary);
     std::string text(beginning.size(), '\0');

@@ -7,6 +7,7 @@
 #include <string>
 #include <tuple>
 
+#include "base/memory.hpp"
 #include "sweep/mistakes.hpp"
 #include "sweep/shrink.hpp"
 #include "sweep/stages.hpp"
@@ -14,7 +15,9 @@
 namespace mlstm::verify {
 namespace {
 
+/// True for what another run can tell more about; not for a problem that was refused because it does not fit.
 bool is_failure(const Item& item) {
+  if (item.check == "memory") return false;
   return item.status == Status::FAIL || item.status == Status::ERROR || item.status == Status::TIMEOUT;
 }
 
@@ -60,6 +63,22 @@ std::string stages_text(const Kernel& kernel, const ProblemSpec& spec, std::opti
   return text;
 }
 
+/// `verdicts` are those of the run that are of the item's kind.
+void explain(Item& item, const ProblemRuns& work, const Run& run, const std::vector<Item>& verdicts,
+             const ExplainOptions& options) {
+  if (options.stages) add_lines(item, stages_text(*run.kernel, work.spec, run.convention, options.sweep));
+  if (!options.seconds) return;
+  ShrinkOptions how;
+  how.seconds = *options.seconds;
+  how.sweep = options.sweep;
+  const Shrunk shrunk = shrink(*run.kernel, work.spec, run.convention, *failure_of(verdicts), how);
+  add_lines(item, to_text(shrunk));
+  if (options.stages && shrunk.failed > 0 && !(shrunk.spec == work.spec)) {
+    std::string text = stages_text(*run.kernel, shrunk.spec, run.convention, options.sweep);
+    if (!text.empty()) add_lines(item, "in the shrunken problem:\n" + text);
+  }
+}
+
 }  // namespace
 
 void explain_failures(std::vector<Record>& records, const std::vector<Unit>& units, const ExplainOptions& options) {
@@ -81,20 +100,15 @@ void explain_failures(std::vector<Record>& records, const std::vector<Unit>& uni
     if (!seen.insert({item.variant, record->dtype, kind_of(item)}).second) continue;
     ++explained[item.variant];
     if (options.progress) options.progress(item);
-    if (options.stages) add_lines(item, stages_text(*run->kernel, work.spec, run->convention, options.sweep));
-    if (!options.seconds) continue;
     std::vector<Item> verdicts;  // on this run, of this kind
     for (const Record* other : failing)
       if (other->unit == record->unit && run_of(work, other->item) == run && kind_of(other->item) == kind_of(item))
         verdicts.push_back(other->item);
-    ShrinkOptions how;
-    how.seconds = *options.seconds;
-    how.sweep = options.sweep;
-    const Shrunk shrunk = shrink(*run->kernel, work.spec, run->convention, *failure_of(verdicts), how);
-    add_lines(item, to_text(shrunk));
-    if (options.stages && shrunk.failed > 0 && !(shrunk.spec == work.spec)) {
-      std::string text = stages_text(*run->kernel, shrunk.spec, run->convention, options.sweep);
-      if (!text.empty()) add_lines(item, "in the shrunken problem:\n" + text);
+    // The verdicts stand, whatever happens to an explanation.
+    try {
+      explain(item, work, *run, verdicts, options);
+    } catch (const std::exception& error) {
+      add_lines(item, "no further explanation: " + reason_of(error));
     }
   }
 }

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <xtensor/xview.hpp>
 
+#include "base/memory.hpp"
+
 namespace mlstm::verify {
 namespace {
 
@@ -73,7 +75,7 @@ Probe probe(const Kernel& kernel, const Case& part, std::optional<Convention> co
   try {
     c.kernel = runner(kernel, c, convention, {});
   } catch (const std::exception& error) {
-    result.stopped = error.what();
+    result.stopped = reason_of(error);
     return result;
   }
   const ReferenceData reference = evaluate_reference(c);

@@ -22,7 +22,7 @@ constexpr int kMostTries = 20;     // until a failure that comes and goes has to
 constexpr double kMissed = 0.05;   // accepted probability to take a failing problem for a passing one
 
 /// The kind of reason for which a run stopped: which check it failed, or the message without numbers.
-std::string reason_of(const Item& item) {
+std::string stop_of(const Item& item) {
   if (item.check != "exception") return item.check;
   std::string text;
   for (const char c : item.note)
@@ -38,6 +38,7 @@ class Search {
     sweep_.threads = options.sweep.threads;
     sweep_.run = options.sweep.run;
     sweep_.runner = options.sweep.runner;
+    sweep_.worker_memory = options.sweep.worker_memory;
   }
 
   bool out_of_time() {
@@ -103,7 +104,7 @@ class Search {
 bool Failure::occurs_in(const std::vector<Item>& items) const {
   return std::any_of(items.begin(), items.end(), [&](const Item& item) {
     if (item.status != status) return false;
-    return tensors.empty() ? !item.error_ratio && reason_of(item) == reason
+    return tensors.empty() ? !item.error_ratio && stop_of(item) == reason
                            : item.error_ratio.has_value() && tensors.contains(item.tensor);
   });
 }
@@ -118,7 +119,7 @@ std::optional<Failure> failure_of(const std::vector<Item>& items) {
         if (judged)
           failure.tensors.insert(item.tensor);
         else if (!found)
-          failure.reason = reason_of(item);
+          failure.reason = stop_of(item);
         found = true;
       }
       if (found) return failure;

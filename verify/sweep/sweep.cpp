@@ -112,9 +112,17 @@ std::vector<Item> judge_run(const ProblemSpec& spec, const Run& run, Case& c, co
 
 namespace {
 
+std::vector<std::string> check_memory(const ProblemRuns& unit, int threads, const SweepOptions& sweep);
+
 std::vector<Item> check_unit(const PropertyCheckup& unit, int threads, const SweepOptions& sweep) {
   const auto& [spec, run, property] = unit;
   try {
+    // What one run takes; a check keeps several results, so this is the least.
+    Run largest = run;
+    if (!largest.convention && spec.cotangents && !run.kernel->info().gradient_conventions.empty())
+      largest.convention = run.kernel->info().gradient_conventions.front();
+    if (const std::string reason = check_memory({spec, {largest}}, threads, sweep).front(); !reason.empty())
+      return {stopped(spec, run, property, Status::ERROR, "memory", reason)};
     std::vector<Item> items =
         check_property(property, *run.kernel, spec, {run.convention, threads, sweep.run.guarded, sweep.runner});
     for (Item& item : items) set_run(item, spec, run, property);
@@ -156,13 +164,13 @@ std::vector<Item> run_unit(const ProblemRuns& unit, int threads, const SweepOpti
   const auto stop = [&](std::size_t n, const std::string& check, const std::string& reason) {
     items.push_back(stopped(unit.spec, unit.runs[n], {}, Status::ERROR, check, reason));
   };
-  const std::vector<std::string> too_large = check_memory(unit, threads, sweep);
-  if (std::none_of(too_large.begin(), too_large.end(), [](const std::string& reason) { return reason.empty(); })) {
-    for (std::size_t n = 0; n < unit.runs.size(); ++n) stop(n, "memory", too_large[n]);
-    return items;
-  }
   std::size_t next = 0;
   try {
+    const std::vector<std::string> too_large = check_memory(unit, threads, sweep);
+    if (std::none_of(too_large.begin(), too_large.end(), [](const std::string& reason) { return reason.empty(); })) {
+      for (std::size_t n = 0; n < unit.runs.size(); ++n) stop(n, "memory", too_large[n]);
+      return items;
+    }
     Case c = make_case(unit.spec);
     c.name = case_name(unit.spec);
     reference::Options options;

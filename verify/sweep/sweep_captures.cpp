@@ -4,8 +4,10 @@
 #include <cmath>
 
 #include "cases/case_file.hpp"
+#include "cases/memory_needs.hpp"
 #include "cases/source_digest.hpp"
 #include "report/report.hpp"
+#include "runner/kernel_needs.hpp"
 #include "sweep/mistakes.hpp"
 #include "sweep/sweep.hpp"
 
@@ -57,6 +59,10 @@ std::vector<Record> judge_capture(const std::filesystem::path& path, const Captu
     items.push_back(common);
   } else {
     common.variant = c.kernel->variant;
+    const VerifierNeeds needs = verifier_needs(c.problem, !c.cotangents.empty(), options.threads,
+                                               formulation_of(*c.kernel).value_or(Module::parallel));
+    if (const std::string reason = why_too_large(needs, {}, {}); !reason.empty())
+      throw FileError(path.string() + ": " + reason);
     reference::Options how;
     how.threads = options.threads;
     const ReferenceData reference = evaluate_reference(c, how);

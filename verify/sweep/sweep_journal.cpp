@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <iterator>
@@ -107,7 +108,7 @@ JournalContents parse_journal(std::string_view text, const std::string& source) 
     try {
       const Json line = parse_json(text.substr(begin, end - begin), "the line");
       if (number == 1) {
-        version = integer_of(line, "journal");
+        version = contents.version = integer_of(line, "journal");
         if (version < 1 || version > kVersion)
           throw std::runtime_error(fmt::format("expected \"journal\" from 1 to {}", kVersion));
         contents.header = {text_of(line, "plan"), text_of(line, "shard"), integer_of(line, "units"),
@@ -148,8 +149,16 @@ Journal::Journal(const std::filesystem::path& directory, const Plan& plan, const
       throw FileError(path_.string() +
                       ": belongs to another selection, shard, source or version; expected the same as now "
                       "(or leave out --resume to start anew)");
+    if (contents.size > 0 && contents.version != kVersion)
+      throw FileError(fmt::format("{}: was begun by another version of this program; leave out --resume to start anew",
+                                  path_.string()));
     size = contents.size;
     done_ = std::move(contents.done);
+    // What did not fit when it was tried may fit now.
+    std::erase_if(done_, [](const auto& unit) {
+      return std::any_of(unit.second.begin(), unit.second.end(),
+                         [](const Record& record) { return record.item.check == "memory"; });
+    });
   }
   if (size == 0) {
     const std::string text = to_line(header);

@@ -24,6 +24,7 @@ struct JournalContents {
   JournalHeader header;
   std::map<std::int64_t, std::vector<Record>> done;  ///< by unit
   std::size_t size = 0;                              ///< of the complete lines, in bytes
+  std::int64_t version = 0;                          ///< of the format
 };
 
 /// Reads the complete lines; one without its end is what a killed program left behind, and is ignored. Throws FileError

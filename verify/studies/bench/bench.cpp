@@ -8,6 +8,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "base/memory.hpp"
 #include "cases/problems.hpp"
 #include "judge/judge.hpp"
 #include "report/report.hpp"
@@ -57,7 +58,7 @@ std::string failure_of(const BenchTask& task, const ProblemSpec& spec) {
   } catch (const DeviceError&) {
     throw;  // says nothing of the variant
   } catch (const std::exception& error) {
-    return error.what() + repro;
+    return reason_of(error) + repro;
   }
   return {};
 }
@@ -247,7 +248,7 @@ BenchRow Bench::run(const BenchTask& task) {
     row.note = reason.what();
   } catch (const std::exception& error) {
     row.status = BenchStatus::ERROR;
-    row.note = error.what();
+    row.note = reason_of(error);
     row.forward.reset();  // of a run that did not end well
     row.forward_backward.reset();
   }
