@@ -78,7 +78,9 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
       {"verify --suite huge", "huge"},
       {"verify --variant 'no*such'", "--variant is \"no*such\"; expected a glob that matches one of"},
       {"verify --dtype float8", "--dtype is \"float8\"; expected float64"},
-      {"verify --dtype tfloat32", "--dtype is \"tfloat32\"; expected a storage format"},
+      {"verify --dtype tfloat32", "--dtype is \"tfloat32\"; expected float64, float32, float16 or bfloat16"},
+      {"verify --dtype bf16", "expected float64, float32, float16 or bfloat16; did you mean bfloat16?"},
+      {"bench --dtype fp8", "--dtype is \"fp8\"; expected one of float64, float32, float16, bfloat16"},
       {"verify --eps -1", "--eps is \"-1\"; expected a finite number >= 0"},
       {"verify --eps nan", "--eps is \"nan\""},
       {"verify --gate relu", "--gate is \"relu\"; expected one of exp, sigmoid"},
@@ -89,6 +91,10 @@ BOOST_FIXTURE_TEST_CASE(every_bad_argument_is_one_line_that_names_it_and_status_
       {"verify --case 'gate=exp,normalize=0'", "--case: normalize is 0 with the exp gate; expected 1"},
       {"verify --case 'colour=red'", "colour"},
       {"verify --case 'S=8' --suite smoke", "--suite"},
+      {"verify --case regime=forget3",
+       "--case: the problem lacks dtype, S, DHQK, DHV; expected regime, dtype, S, DHQK"},
+      {"gradcheck --case 'S=8,DHQK=2,DHV=2'", "--case: the problem lacks regime, dtype; expected"},
+      {"verify --case forget3", "--case: problem is \"forget3\"; expected a line of key=value words, or the name of a"},
       {"verify --convention both", "--convention is \"both\"; expected one of exact, detached"},
       {"verify --shard 3/2", "--shard is \"3/2\"; expected i/n with 1 <= i <= n"},
       {"verify --shard 0/2", "--shard is \"0/2\""},
@@ -222,11 +228,52 @@ BOOST_FIXTURE_TEST_CASE(verdicts_do_not_depend_on_threads_shards_or_interruption
   BOOST_TEST(run("verify " + kSmall + " --report whole --resume").status == 2);  // another selection
 }
 
+BOOST_FIXTURE_TEST_CASE(a_report_overwrites_nothing_that_is_no_report, Workplace) {
+  const fs::path file = make_capture(*this);
+  fs::create_directories(path / "mine");
+  write("mine/report.html", "mine");
+  const std::string before = "holds report.html, and no report of this program";
+  for (const std::string& command :
+       {"verify " + kSmall + " --report mine", "verify --captures '" + file.string() + "' --report mine",
+        std::string("report merge mine mine"), std::string("mutate --report mine")}) {
+    const Result result = run(command);
+    BOOST_TEST(result.status == 2, command);
+    BOOST_TEST(contains(result.err, before), result.err);
+    BOOST_TEST(result.out.empty(), result.out);  // nothing was run
+  }
+  BOOST_TEST(read_text_file(path / "mine/report.html") == "mine");
+  BOOST_TEST(std::distance(fs::directory_iterator(path / "mine"), fs::directory_iterator()) == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_report_of_an_interrupted_sweep_is_what_its_journal_has, Workplace) {
+  const std::string sweep = "verify --suite smoke --variant '*sequence*' --dtype float32 --gate exp --report r";
+  BOOST_REQUIRE(run(sweep).status == 0);
+  const std::size_t all = report("r").size();
+  // As if killed: no report, and half a journal.
+  for (const char* name : {"report.json", "details.json", "report.html", "junit.xml", "summary.txt"})
+    fs::remove(path / "r" / name);
+  fs::resize_file(path / "r/journal.jsonl", fs::file_size(path / "r/journal.jsonl") / 2);
+  const Result text = run("report r");
+  BOOST_TEST(text.status == 2);
+  BOOST_TEST(contains(text.err, "UNFINISHED: "), text.err);
+  BOOST_TEST(contains(text.out, "UNFINISHED: "), text.out);
+  BOOST_TEST(contains(text.out, " problems of r are done; mlstm verify --resume"), text.out);
+  BOOST_TEST(contains(text.out, "outputs"), text.out);
+  const Result json = run("report r --format json");
+  BOOST_TEST(json.status == 2);
+  const std::size_t some = parse_report(json.out, "stdout").size();
+  BOOST_TEST((some > 0 && some < all));
+  BOOST_TEST(contains(run("report r --format html").out, "<strong>UNFINISHED: "));
+  BOOST_TEST(run(sweep + " --resume").status == 0);
+  BOOST_TEST(run("report r").status == 0);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_capture_passes_until_one_number_is_wrong, Workplace) {
   const fs::path file = make_capture(*this);
   BOOST_TEST(run("verify --captures captures --require-all").status == 0);
   const Case c = read_case(file);
   BOOST_TEST(c.kernel->variant == kVariant);
+  BOOST_TEST((c.kernel->formulation == mlstm::Module::chunkwise));
   BOOST_TEST(std::get<std::string>(c.kernel->attributes.at("source")) == program_source());
 
   for (const double wrong : {1.0, std::nan(""), HUGE_VAL}) {
@@ -249,6 +296,10 @@ BOOST_FIXTURE_TEST_CASE(expected_verdicts_succeed_and_others_are_named, Workplac
   const Result met = run("verify --captures changed.h5 --expect expected.json");
   BOOST_TEST(met.status == 0, met.out);
   BOOST_TEST(contains(met.out, "FAIL (expected)  broken  dk"));
+  BOOST_TEST(run("verify --captures changed.h5 --expect expected.json --report expected").status == 0);
+  BOOST_TEST(contains(read_text_file(path / "expected/junit.xml"), " failures=\"0\" errors=\"0\" skipped=\"1\""));
+  BOOST_TEST(contains(read_text_file(path / "expected/report.html"), "tensors are as expected: 1 did not pass"));
+  BOOST_TEST(run("report expected").status == 0);
 
   // The broken tensor passes now: whoever stops catching it is told.
   std::string text = read_text_file(path / "expected.json");
@@ -360,6 +411,10 @@ BOOST_FIXTURE_TEST_CASE(reference_without_cotangents_gives_outputs_only, Workpla
 }
 
 BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace) {
+  const Result many = run("fixtures generate --suite golden --dtype float32 --out many");
+  BOOST_TEST(many.status == 0);
+  BOOST_TEST(contains(many.err, " files done"), many.err);
+  BOOST_TEST(!contains(many.err, "did not pass"), many.err);  // nothing is judged
   BOOST_REQUIRE(run("fixtures generate --out f " + kSmall).status == 0);
   const std::vector<fs::path> files = find_case_files({path / "f"});
   BOOST_REQUIRE(files.size() == 1);
@@ -375,12 +430,13 @@ BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace)
 }
 
 BOOST_FIXTURE_TEST_CASE(gradcheck_passes_and_reports_what_exceeds_the_tolerance, Workplace) {
-  const std::string tiny = "gradcheck --formulation recurrent --case \"regime=standard,S=3,DHQK=2,DHV=2,L=2\" ";
+  const std::string tiny =
+      "gradcheck --formulation recurrent --case \"regime=standard,dtype=float64,S=3,DHQK=2,DHV=2,L=2\" ";
   const Result passed = run(tiny);
   BOOST_TEST(passed.status == 0, passed.out << passed.err);
   BOOST_TEST(contains(passed.out, "10 gradients checked: 10 PASS, 0 FAIL"));
   const Result failed = run(tiny + "--tolerance 0");
   BOOST_TEST(failed.status == 1);
   BOOST_TEST(contains(failed.out, "FAIL  mlstm gradcheck --formulation recurrent --case \"regime=standard"));
-  BOOST_TEST(run("gradcheck --case \"S=500,DHQK=64,DHV=64\"").status == 3);
+  BOOST_TEST(run("gradcheck --case \"regime=standard,dtype=float64,S=500,DHQK=64,DHV=64\"").status == 3);
 }

@@ -189,6 +189,14 @@ def dangling(file):
     file["inputs/q"] = h5py.SoftLink("/nowhere")
 
 
+def bare(file):
+    """What someone has who knows of tensors only, and has called one of them otherwise."""
+    for name in list(file.attrs):
+        del file.attrs[name]
+    file.move("inputs/q", "inputs/query")
+    del file["inputs/f"]
+
+
 def circular(file):
     del file["kernel/outputs"]
     file["kernel/outputs"] = h5py.SoftLink("/kernel/outputs")
@@ -203,7 +211,7 @@ SPOILED = {
     "gate": (attribute("gate", "relu"), 'attribute gate of / is "relu"; expected one of exp, sigmoid'),
     "gate_number": (attribute("gate", 3), "attribute gate of / is the integer 3; expected a string"),
     "dtype": (attribute("dtype", "int8"), 'attribute dtype of / is "int8"; expected float64'),
-    "tfloat32": (attribute("dtype", "tfloat32"), "dtype is tfloat32; expected a storage format"),
+    "tfloat32": (attribute("dtype", "tfloat32"), 'attribute dtype of / is "tfloat32"; expected float64, float32, float16 or bfloat16'),
     "init": (attribute("stabilizer_init", "one"), 'attribute stabilizer_init of / is "one"; expected one of zero, neg_inf'),
     "normalize_2": (attribute("normalize", 2), "attribute normalize of / is 2; expected 0 or 1"),
     "normalize_exp": (attribute("normalize", 0), "normalize is 0 with the exp gate"),
@@ -214,6 +222,33 @@ SPOILED = {
     "chunk_huge": (attribute("chunk_size", np.uint64(2**64 - 1)), "attribute chunk_size of / is an array or of another type"),
     "chunk_list": (attribute("chunk_size", [64, 64]), "attribute chunk_size of / is an array or of another type"),
     "reference_attribute": (lambda file: file.attrs.__setitem__("link", file.ref), 'attribute "link" of / is a reference'),
+    "dtype_short": (attribute("dtype", "bf16"), 'attribute dtype of / is "bf16"; expected float64, float32, float16 or '
+                    "bfloat16; did you mean bfloat16?"),
+    "bare": (bare, "11 errors: (1) attribute schema of / is missing; expected \"mlstm-case\", (2) attribute schema_version "
+             "of / is missing; expected 1, (3) attribute case of / is missing; expected a string, the name of the problem, "
+             "(4) attribute gate of / is missing; expected \"exp\" or \"sigmoid\", (5) attribute normalize of / is missing; "
+             "expected 0 or 1 (1 with the exp gate), (6) attribute eps of / is missing; expected a number >= 0, (7) attribute "
+             "dtype of / is missing; expected float64, float32, float16 or bfloat16, (8) attribute stabilizer_init of / is "
+             "missing; expected \"zero\" or \"neg_inf\", (9) attribute chunk_size of / is missing; expected an integer, 0 if "
+             "not applicable, (10) /inputs/q is missing; expected a dataset (B,NH,S,DHQK), (11) /inputs/f is missing; "
+             "expected a dataset (B,NH,S)"),
+    "misspelt_operands": (attribute("operand_dtyp", "tfloat32", "kernel"),
+                          'attribute "operand_dtyp" of /kernel is unknown; expected operand_dtype'),
+    "misspelt_in_capitals": (attribute("Saved_DType", "float32", "kernel"),
+                             'attribute "Saved_DType" of /kernel is unknown; expected saved_dtype'),
+    "misspelt_cotangents": (lambda file: file.move("cotangents", "cotangent"),
+                            'object "cotangent" of / is unknown; expected cotangents'),
+    "misspelt_gradients": (lambda file: file.move("kernel/gradients", "kernel/gradient"),
+                           'object "gradient" of /kernel is unknown; expected gradients'),
+    "formulation": (attribute("formulation", "chunked", "kernel"),
+                    'attribute formulation of /kernel is "chunked"; expected one of recurrent, parallel, chunkwise'),
+    "other_formulation": (attribute("formulation", "recurrent", "kernel"),
+                          "attribute formulation of /kernel is recurrent, but the variant is chunkwise--native_eigen_ownbw; "
+                          "expected chunkwise"),
+    "saved_dtype": (attribute("saved_dtype", "fp32", "kernel"), 'attribute saved_dtype of /kernel is "fp32"; expected float64'),
+    "saved_dtype_number": (attribute("saved_dtype", 32, "kernel"), "attribute saved_dtype of /kernel is no string"),
+    "gate_gradient": (attribute("gate_gradient", "stradling", "kernel"),
+                      'attribute gate_gradient of /kernel is "stradling"; expected "straddling"'),
     "no_inputs": (without("inputs"), "/inputs is missing"),
     "inputs_dataset": (replaced("inputs", np.zeros(3)), "/inputs is not a group"),
     "no_q": (without("inputs/q"), "/inputs/q is missing"),

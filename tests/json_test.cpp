@@ -97,7 +97,38 @@ BOOST_AUTO_TEST_CASE(files_of_earlier_versions_are_read) {
       "\n";
   const JournalContents contents = parse_journal(journal, "j");
   BOOST_REQUIRE(contents.done.at(0).size() == 1u);
-  BOOST_TEST(*contents.done.at(0)[0].item.error_ratio == 1.0 / 3);
+  const Item& done = contents.done.at(0)[0].item;
+  BOOST_TEST(*done.error_ratio == 1.0 / 3);
+  BOOST_TEST(done.regime == "standard");
+  BOOST_TEST((done.hides == std::vector<std::string>{"zero"}));
+}
+
+BOOST_AUTO_TEST_CASE(facts_are_read_off_the_words_of_earlier_versions) {
+  Item item;
+  item.variant = "v";
+  item.case_name = "property:split_state/c";
+  item.tensor = "dq";
+  item.status = Status::PASS;
+  item.note = "trivial: zero by definition; the bound would hide: zero, doubled; error_ratio is +Inf";
+  item.repro = "mlstm verify --variant v --case \"regime=forget3,S=4\" --convention exact";
+  const std::string newer = to_json({item});
+  const std::string marker = "\"report\": 2, ";
+  BOOST_REQUIRE(newer.find(marker) == 1u);
+  const std::string older = "{" + newer.substr(1 + marker.size());
+  BOOST_TEST(!parse_report(newer, "r").at(0).trivial);
+  Item read = parse_report(older, "r").at(0);
+  BOOST_TEST((read.trivial && read.zero_by_definition && read.not_finite));
+  BOOST_TEST(read.property == "split_state");
+  BOOST_TEST(read.regime == "forget3");
+  BOOST_TEST(read.problem.value().problem.shape.S == 4);
+  BOOST_TEST((read.hides == std::vector<std::string>{"zero", "doubled"}));
+  item.case_name = "c";
+  item.status = Status::FAIL;
+  item.note = "h[0] differs from run to run";
+  read = parse_report("{" + to_json({item}).substr(1 + marker.size()), "r").at(0);
+  BOOST_TEST(read.check == "repeat");
+  BOOST_TEST(read.run == "exact");
+  BOOST_TEST(read.property.empty());
 }
 
 BOOST_AUTO_TEST_CASE(an_expectation_that_says_two_things_is_refused) {

@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "cases/problems.hpp"
 #include "judge/judge.hpp"
@@ -189,6 +190,7 @@ BOOST_AUTO_TEST_CASE(a_tensor_that_is_zero_by_definition_must_be_zero) {
   const Item zero = find(judge(s.c, s.reference), "h");
   BOOST_TEST((zero.status == Status::PASS));
   BOOST_TEST(mentions(zero, "zero by definition"));
+  BOOST_TEST((zero.trivial && zero.zero_by_definition));
   s.c.kernel->outputs["h"](0, 0, 1, 1) = 1e-20;
   BOOST_TEST((find(judge(s.c, s.reference), "h").status == Status::FAIL));
 }
@@ -198,4 +200,32 @@ BOOST_AUTO_TEST_CASE(status_names_round_trip) {
        {Status::PASS, Status::FAIL, Status::MISTRUSTED, Status::SKIPPED, Status::ERROR, Status::TIMEOUT, Status::STALE})
     BOOST_TEST((parse_status(to_string(status)) == status));
   BOOST_CHECK_THROW(parse_status("pass"), std::invalid_argument);
+}
+
+BOOST_AUTO_TEST_CASE(without_a_formulation_the_window_is_the_widest_and_the_note_says_so) {
+  Solved s = solved(Convention::exact);
+  const auto window = [&](const char* variant, std::optional<Module> formulation) {
+    s.c.kernel->variant = variant;
+    s.c.kernel->formulation = formulation;
+    return precision_of(s.c).window;
+  };
+  const std::int64_t S = s.c.problem.shape.S, L = s.c.problem.chunk_size;
+  BOOST_TEST(window("", {}) == S);
+  BOOST_TEST(window("mine", {}) == S);
+  BOOST_TEST(window("mine", Module::chunkwise) == L);
+  BOOST_TEST(window("mine", Module::recurrent) == 0);
+  BOOST_TEST(window("mine", Module::parallel) == S);
+  BOOST_TEST(window("chunkwise--mine", {}) == L);
+  BOOST_TEST(window("recurrent--mine", {}) == 0);
+  const std::string note = "formulation not stated: bounds of the widest window of gate sums";
+  for (const auto& [variant, formulation, expected] : {std::tuple{"mine", std::optional<Module>(), true},
+                                                       {"mine", std::optional(Module::chunkwise), false},
+                                                       {"chunkwise--mine", std::optional<Module>(), false}}) {
+    window(variant, formulation);
+    const std::vector<Item> items = judge(s.c, s.reference);
+    BOOST_TEST(items.size() > 5u);
+    for (const Item& item : items) BOOST_TEST(mentions(item, note) == expected, variant << " " << item.tensor);
+  }
+  window("chunkwise--mine", Module::parallel);
+  BOOST_CHECK_THROW(validate(s.c), std::invalid_argument);
 }

@@ -80,6 +80,39 @@ BOOST_AUTO_TEST_CASE(a_spec_survives_its_line) {
   BOOST_TEST((parse_spec("S=7,regime=ties") == parse_spec(" regime=ties, S=7")));
 }
 
+BOOST_AUTO_TEST_CASE(every_problem_of_every_suite_is_found_by_its_line_and_by_its_name) {
+  for (const std::string& name : kSuites)
+    for (const ProblemSpec& spec : suite(name)) {
+      if (!(parse_case(to_line(spec)) == spec)) BOOST_ERROR(to_line(spec));
+      if (!(parse_case(case_name(spec)) == spec)) BOOST_ERROR(case_name(spec));
+    }
+  ProblemSpec odd =
+      spec_of("regime=forget_underflow,gate=sigmoid,normalize=0,eps=5e-324,S=3,cotangents=0,initial_states=1");
+  odd.seed = std::numeric_limits<std::uint64_t>::max();
+  BOOST_TEST((parse_case(case_name(odd)) == odd));
+}
+
+BOOST_AUTO_TEST_CASE(what_a_problem_lacks_is_named_all_at_once) {
+  const auto complaint = [](const std::string& text) -> std::string {
+    try {
+      parse_case(text);
+    } catch (const std::invalid_argument& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  BOOST_TEST(complaint("regime=forget3") ==
+             "the problem lacks dtype, S, DHQK, DHV; expected regime, dtype, S, DHQK and DHV at least");
+  BOOST_TEST(contains(complaint("seed=1,B=2,NH=2,L=8,eps=0"), "lacks regime, dtype, S, DHQK, DHV;"));
+  BOOST_TEST(contains(complaint("regime=ties,dtype=float32,S=3,DHQK=2"), "lacks DHV;"));
+  BOOST_TEST(complaint(" dtype=float32, S=3,regime=ties ,DHV=2,DHQK=2") == "accepted");
+  BOOST_TEST(
+      contains(complaint("regime=ties,dtype=tf32,S=3"), "dtype is \"tf32\"; expected float64, float32, float16 or"));
+  const std::string name = case_name(spec_of("regime=ties,S=3"));
+  for (const std::string& wrong : {std::string("ties"), name + "0x", "no_" + name, name.substr(0, name.size() - 1)})
+    BOOST_TEST(complaint(wrong) != "accepted", wrong);
+}
+
 BOOST_AUTO_TEST_CASE(a_bad_line_is_refused_with_key_value_and_expectation) {
   BOOST_TEST(contains(message_of("regime=nonsense"), "regime is \"nonsense\"; expected one of standard"));
   BOOST_TEST(contains(message_of("S=12x"), "S is \"12x\"; expected an integer"));

@@ -20,7 +20,7 @@ const std::string kChunkwise = " --variant chunkwise--native_eigen_ownbw ",
 std::multiset<std::string> names_in(const std::vector<Item>& items) {
   std::multiset<std::string> names;
   for (const Item& item : items)
-    if (is_property(item)) names.insert(item.case_name.substr(9, item.case_name.find('/') - 9));
+    if (is_property(item)) names.insert(item.property);
   return names;
 }
 

@@ -29,8 +29,10 @@ Record record_of(const std::string& variant, const std::string& tensor, double r
   Record record;
   record.unit = unit;
   record.dtype = "float64";
-  record.regime = "forget3";
   Item& item = record.item;
+  item.regime = "forget3";
+  item.problem = spec;
+  item.run = "exact";
   item.variant = variant;
   item.case_name = case_name(spec);
   item.tensor = tensor;
@@ -375,29 +377,61 @@ BOOST_AUTO_TEST_CASE(a_report_without_details_is_rendered_too) {
   BOOST_TEST(fault_in_nesting(html) == "");
   const Json data = data_of(html);
   BOOST_TEST(data.at("pictures").empty());
-  BOOST_TEST((data.at("cases").at(0).at("eps").get<std::string>() == "0.001"));  // from the reproduction line
+  BOOST_TEST((data.at("cases").at(0).at("eps").get<std::string>() == "0.001"));  // from the item's problem
   BOOST_TEST((data.at("cases").at(0).at("regime").get<std::string>() == "forget3"));
 }
 
 BOOST_AUTO_TEST_CASE(a_report_directory_holds_the_page_that_report_renders) {
   const mlstm::test::TemporaryDirectory directory;
-  std::vector<Item> items = items_of(records_of(3)), read;
+  std::vector<Item> items = items_of(records_of(3));
   items[0].error_ratio = kInf;  // null in report.json
   items[1].hides = {"zero", "doubled"};
   items[1].error_ratio = 1.0 / 3;
   write_report(items, GroupBy::variant, "", directory.path());
   const std::string html = read_text_file(directory.path() / "report.html");
-  BOOST_TEST((html_of_reports({directory.path()}, read) == html));
-  BOOST_TEST(read.size() == items.size());
+  BOOST_TEST((to_html(read_report_with_details(directory.path())) == html));
   BOOST_TEST(contains(html, "not finite"));
   BOOST_TEST(contains(html, "<th scope=\"row\">doubled</th><td class=\"num\">1 of 1</td>"));
-  // Without a mutation report a directory has to have a report.
-  BOOST_CHECK_THROW(html_of_reports({directory.path() / "absent"}, read), FileError);
-  fs::remove(directory.path() / "report.json");
+  BOOST_TEST(!mutation_file_in(directory.path()).has_value());
   std::ofstream(directory.path() / "mutate.json") << R"({"mutants": []})";
-  std::vector<Item> none;
-  BOOST_TEST(contains(html_of_reports({directory.path()}, none), "0 of 0 planted bugs detected"));
-  BOOST_TEST(none.empty());
+  BOOST_TEST(contains(to_html({}, {mutation_file_in(directory.path()).value()}), "0 of 0 planted bugs detected"));
+}
+
+BOOST_AUTO_TEST_CASE(what_was_expected_to_fail_has_its_own_mark_and_count) {
+  std::vector<Item> items = items_of(records_of(2));  // h passes, dq fails, twice
+  for (Item& item : items) item.as_expected = true;
+  const std::string html = to_html(items);
+  BOOST_TEST(fault_in_nesting(html) == "");
+  BOOST_TEST(contains(html, "<div class=\"verdict PASS\">"));
+  BOOST_TEST(contains(html, "All 4 tensors are as expected: 2 did not pass"));
+  BOOST_TEST(contains(html, "<span class=\"count\">2</span><span class=\"pill EXPECTED\">"));
+  BOOST_TEST(contains(html, "<span class=\"count\">0</span><span class=\"pill FAIL\">"));
+  BOOST_TEST(contains(html, "<td class=\"cell EXPECTED\""));
+  BOOST_TEST(!contains(html, "What did not pass"));
+  const Json data = data_of(html);
+  std::vector<std::string> shown;
+  for (const Json& item : data.at("items")) shown.push_back(data.at("statuses").at(item.at(4).get<std::size_t>()));
+  BOOST_TEST(std::count(shown.begin(), shown.end(), "EXPECTED") == 2);
+
+  items[0].as_expected = false;  // a PASS where another verdict is recorded
+  BOOST_REQUIRE(items[0].status == Status::PASS);
+  const std::string other = to_html(items);
+  BOOST_TEST(contains(other, "1 of 4 tensors are not as expected"));
+  BOOST_TEST(contains(other, "<span class=\"count\">1</span><span class=\"pill UNEXPECTED\">"));
+}
+
+BOOST_AUTO_TEST_CASE(scripts_draw_grids_from_the_cells_of_the_page) {
+  const std::string html = to_html(items_of(records_of(1)));
+  // one cell to fill and one for what was not run, beside each grid
+  for (const std::string id : {"by-regime", "by-eps"}) {
+    const std::size_t begin = html.find("<template id=\"" + id + "-cells\">");
+    BOOST_REQUIRE(begin != std::string::npos);
+    const std::string cells = html.substr(begin, html.find("</template>", begin) - begin);
+    for (const char* part :
+         {"<td class=\"cell ", "class=\"mark\"", "class=\"ratio\"", "class=\"n\"", "<td class=\"none\">"})
+      BOOST_TEST(contains(cells, part));
+  }
+  BOOST_TEST(contains(html, "data-name=\"chunkwise--native_eigen_ownbw\""));
 }
 
 BOOST_AUTO_TEST_CASE(a_kill_matrix_shows_what_there_is) {

@@ -39,13 +39,16 @@ Item item_of(const std::string& tensor, Status status, const std::string& case_n
   return item;
 }
 
-Record record_of(const std::string& tensor, Status status, const std::string& note, const std::string& dtype,
+enum class Shows { something, nothing, zero };
+
+Record record_of(const std::string& tensor, Status status, Shows shows, const std::string& dtype,
                  std::int64_t unit = 0) {
   Record record;
   record.item = item_of(tensor, status, "c" + std::to_string(unit));
-  record.item.note = note;
+  record.item.trivial = shows != Shows::something;
+  record.item.zero_by_definition = shows == Shows::zero;
   record.dtype = dtype;
-  record.regime = "standard";
+  record.item.regime = "standard";
   record.unit = unit;
   return record;
 }
@@ -69,11 +72,11 @@ Plan plan_of(std::int64_t units) {
 
 std::vector<Record> verdicts_of(const Unit& unit) {
   // Only the first problem can tell anything about dq.
-  Record h = record_of("h", Status::PASS, "", "float32", unit.index);
+  Record h = record_of("h", Status::PASS, Shows::something, "float32", unit.index);
   h.item.error_ratio = unit.index == 2 ? kInf : 1.0 / 3.0 * static_cast<double>(unit.index);
   h.item.hides = {"doubled"};
   if (unit.index == 1) h.item.explanation = "where: everywhere\nlooks like: NaN";
-  return {h, record_of("dq", Status::PASS, unit.index == 0 ? "" : "trivial: zeros would pass", "float32", unit.index)};
+  return {h, record_of("dq", Status::PASS, unit.index == 0 ? Shows::something : Shows::nothing, "float32", unit.index)};
 }
 
 /// A forward-only variant that does whatever it is told to.
@@ -113,6 +116,7 @@ BOOST_AUTO_TEST_CASE(report_json_has_the_keys_of_the_contract_in_order) {
   const std::vector<std::string> expected{"variant",     "case",        "tensor",        "convention",
                                           "status",      "error_ratio", "max_abs_error", "rel_frobenius",
                                           "worst_index", "repro",       "note"};
+  // other keys follow, where there is something to say (facts_travel_as_fields)
   BOOST_TEST(keys == expected, boost::test_tools::per_element());
   BOOST_TEST(root.at("items").at(0).at("convention").is_null());
   BOOST_TEST(root.at("items").at(1).at("convention").get<std::string>() == "exact");
@@ -160,6 +164,123 @@ BOOST_AUTO_TEST_CASE(a_damaged_report_is_refused_with_its_name_and_the_fault) {
   std::string text = to_json({item_of("h", Status::PASS)});
   text.replace(text.find("\"PASS\",\"error"), 6, "\"GOOD\"");
   BOOST_TEST(message_of(text).starts_with("r.json: item 0: status is \"GOOD\"; expected PASS"));
+}
+
+BOOST_AUTO_TEST_CASE(facts_travel_as_fields) {
+  Item item = item_of("dq", Status::FAIL);
+  item.error_ratio = kInf;
+  item.regime = "forget3";
+  item.problem = kSpec;
+  item.property = "split_state";
+  item.run = "exact";
+  item.check = "repeat";
+  item.trivial = item.zero_by_definition = true;
+  item.hides = {"zero", "shifted"};
+  item.as_expected = false;
+  const std::string text = to_json({item});
+  const Json written = Json::parse(text).at("items").at(0);
+  BOOST_TEST(written.at("problem").get<std::string>() == to_line(kSpec));
+  for (const char* key : {"trivial", "zero_by_definition", "not_finite"}) BOOST_TEST(written.at(key).get<bool>(), key);
+  BOOST_TEST(!written.at("as_expected").get<bool>());
+  const Item read = parse_report(text, "r").at(0);
+  BOOST_TEST(read.regime == item.regime);
+  BOOST_TEST((read.problem == item.problem));
+  BOOST_TEST(read.property == item.property);
+  BOOST_TEST(read.run == item.run);
+  BOOST_TEST(read.check == item.check);
+  BOOST_TEST((read.trivial && read.zero_by_definition && read.not_finite));
+  BOOST_TEST(read.hides == item.hides, boost::test_tools::per_element());
+  BOOST_TEST((read.as_expected == item.as_expected));
+  BOOST_TEST(to_json({read}) == text);
+  // Words in a note are no facts.
+  Item words = item_of("h", Status::PASS);
+  words.note = "trivial: zero by definition; error_ratio is odd";
+  const Item again = parse_report(to_json({words}), "r").at(0);
+  BOOST_TEST((!again.trivial && !again.zero_by_definition && !again.not_finite));
+  const auto refused = [&](const std::string& from, const std::string& to) {
+    std::string changed = text;
+    BOOST_REQUIRE(changed.find(from) != std::string::npos);
+    BOOST_CHECK_THROW(parse_report(changed.replace(changed.find(from), from.size(), to), "r"), FileError);
+  };
+  refused("\"trivial\":true", "\"trivial\":1");
+  refused("regime=standard", "regime=nonsense");
+  refused("{\"report\": 2", "{\"report\": 3");
+}
+
+BOOST_AUTO_TEST_CASE(what_is_expected_to_fail_alarms_nobody) {
+  std::vector<Item> items{item_of("h", Status::PASS), item_of("dq", Status::FAIL), item_of("dk", Status::ERROR)};
+  const Expectation expected = parse_expectation(R"({"c1": {"h": "PASS", "dq": "FAIL", "dk": "ERROR"}})", "e.json");
+  compare_with(expected, items);
+  BOOST_TEST(items.size() == 3u);
+  BOOST_TEST(exit_status(items) == 0);
+  const std::string junit = to_junit(items);
+  BOOST_TEST(junit.find("tests=\"3\" failures=\"0\" errors=\"0\" skipped=\"2\"") != std::string::npos, junit);
+  BOOST_TEST(junit.find("<skipped type=\"expected\" message=\"FAIL, as expected: dq (exact): ") != std::string::npos,
+             junit);
+  const std::string text = to_text(items, GroupBy::variant);
+  BOOST_TEST(text.find("0.500~") != std::string::npos, text);
+  BOOST_TEST(text.find("0.500!") == std::string::npos, text);
+  BOOST_TEST(text.find("FAIL (expected)  chunkwise") != std::string::npos, text);
+  BOOST_TEST(text.find("(2 did not pass, as expected)") != std::string::npos, text);
+  BOOST_TEST(to_json(parse_report(to_json(items), "r")) == to_json(items));
+
+  // Another verdict than the recorded one does, a PASS too; and what was not judged.
+  items = {item_of("h", Status::PASS), item_of("dq", Status::PASS)};
+  compare_with(expected, items);
+  BOOST_REQUIRE(items.size() == 3u);
+  BOOST_CHECK(items[2].status == Status::ERROR);
+  BOOST_TEST(items[2].note == "expected ERROR, was not judged");
+  BOOST_TEST(exit_status(items) == 1);
+  BOOST_TEST(to_junit(items).find("failures=\"1\" errors=\"1\" skipped=\"0\"") != std::string::npos);
+  BOOST_TEST(to_junit(items).find("type=\"UNEXPECTED\"") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(text_fits_its_width) {
+  std::vector<Item> items;
+  for (const std::string_view tensor : kTensors) items.push_back(item_of(std::string(tensor), Status::PASS));
+  for (const char* name : {"split_state", "causality", "permutation", "neighbours", "chunk_size", "linear_v"}) {
+    items.push_back(item_of("h", Status::PASS, std::string("property:") + name + "/c"));
+    items.back().property = name;
+  }
+  const std::string remarks = "Wrong answers:\n  zero      in 9 of 24 regimes: " + std::string(40, 'a') + " " +
+                              std::string(40, 'b') + " c d\n\n";
+  const auto widest = [](const std::string& text) {
+    std::size_t most = 0;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) most = std::max(most, line.size());
+    return most;
+  };
+  const std::string narrow = to_text(items, GroupBy::variant, remarks);
+  BOOST_TEST(widest(narrow) <= kTextWidth, narrow);
+  BOOST_TEST(narrow.find("\n  dc_initial" + std::string(20, ' ') + "0.500\n") != std::string::npos, narrow);
+  BOOST_TEST(narrow.find("\n      " + std::string(40, 'b') + " c d\n") != std::string::npos, narrow);
+  const std::string wide = to_text(items, GroupBy::variant, remarks, 200);
+  BOOST_TEST(widest(wide) > 140u);
+  BOOST_TEST(wide.find(std::string(40, 'a') + " " + std::string(40, 'b')) != std::string::npos);
+  // Few tensors are columns either way.
+  items.resize(4);
+  BOOST_TEST(to_table(items, GroupBy::variant) == to_table(items, GroupBy::variant, 200));
+}
+
+BOOST_AUTO_TEST_CASE(a_report_replaces_only_reports) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path / "there";
+  BOOST_CHECK_NO_THROW(require_report_directory(path));  // absent
+  fs::create_directories(path);
+  BOOST_CHECK_NO_THROW(require_report_directory(path));  // empty
+  std::ofstream(path / ".lock") << "";
+  BOOST_CHECK_NO_THROW(require_report_directory(path));  // a sweep that was killed at once
+  std::ofstream(path / "summary.txt") << "mine";
+  BOOST_CHECK_THROW(require_report_directory(path), FileError);
+  std::ofstream(path / "report.json") << "{\"mine\": 1}";
+  BOOST_CHECK_THROW(require_report_directory(path), FileError);
+  BOOST_CHECK_THROW(require_report_directory(path / "summary.txt"), FileError);
+  write_report({item_of("h", Status::PASS)}, GroupBy::variant, "", path);
+  BOOST_CHECK_NO_THROW(require_report_directory(path));
+  for (const char* text : {"{\"summary\": {}}", "{\"report\": 2}"}) {
+    std::ofstream(path / "report.json") << text;
+    BOOST_CHECK_NO_THROW(require_report_directory(path));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(junit_is_well_formed_and_counts_every_kind) {
@@ -264,12 +385,12 @@ BOOST_AUTO_TEST_CASE(a_malformed_expectation_is_refused) {
 }
 
 BOOST_AUTO_TEST_CASE(a_tensor_that_is_trivial_in_every_problem_is_mistrusted) {
-  std::vector<Record> records{record_of("h", Status::PASS, "", "float32", 0),
-                              record_of("dq", Status::PASS, "trivial: zeros would pass", "float32", 0),
-                              record_of("dq", Status::PASS, "trivial: zeros would pass", "bfloat16", 1),
-                              record_of("dq", Status::PASS, "", "bfloat16", 2),
-                              record_of("df", Status::PASS, "trivial: zero by definition", "float32", 0),
-                              record_of("di", Status::FAIL, "trivial: zeros would pass", "float32", 0)};
+  std::vector<Record> records{record_of("h", Status::PASS, Shows::something, "float32", 0),
+                              record_of("dq", Status::PASS, Shows::nothing, "float32", 0),
+                              record_of("dq", Status::PASS, Shows::nothing, "bfloat16", 1),
+                              record_of("dq", Status::PASS, Shows::something, "bfloat16", 2),
+                              record_of("df", Status::PASS, Shows::zero, "float32", 0),
+                              record_of("di", Status::FAIL, Shows::nothing, "float32", 0)};
   mistrust(records);
   BOOST_CHECK(records[0].item.status == Status::PASS);
   BOOST_CHECK(records[1].item.status == Status::MISTRUSTED);  // the telling problem has another dtype
@@ -279,11 +400,11 @@ BOOST_AUTO_TEST_CASE(a_tensor_that_is_trivial_in_every_problem_is_mistrusted) {
 }
 
 BOOST_AUTO_TEST_CASE(hidden_wrong_answers_are_counted_by_regime) {
-  std::vector<Record> records{record_of("h", Status::PASS, "", "float32"),
-                              record_of("df", Status::PASS, "", "float32")};
+  std::vector<Record> records{record_of("h", Status::PASS, Shows::something, "float32"),
+                              record_of("df", Status::PASS, Shows::something, "float32")};
   BOOST_TEST(list_hidden_wrong_answers(records).empty());
   records[1].item.hides = {"zero"};
-  records[1].regime = "input_closed";
+  records[1].item.regime = "input_closed";
   BOOST_TEST(list_hidden_wrong_answers(records).find("zero      in 1 of 2 regimes: input_closed (df)") !=
              std::string::npos);
 }
@@ -319,7 +440,12 @@ BOOST_AUTO_TEST_CASE(an_interrupted_journal_goes_on_where_it_stopped) {
     journal.append(plan.units[2], verdicts_of(plan.units[2]));
   }
   BOOST_CHECK_THROW(merge_reports({directory.path}), FileError);  // unfinished
-  fs::resize_file(file, fs::file_size(file) - 5);                 // killed in the middle of a line
+  const FoundReport found = find_report(directory.path, true);
+  BOOST_TEST(found.items.size() == 4u);
+  BOOST_TEST(found.unfinished.starts_with("2 of 3 problems of "), found.unfinished);
+  BOOST_TEST(exit_status(found.items) == 0);  // a trivial tensor is not mistrusted before all is done
+  BOOST_CHECK_THROW(find_report(directory.path / "absent", true), FileError);
+  fs::resize_file(file, fs::file_size(file) - 5);  // killed in the middle of a line
   {
     Journal journal(directory.path, plan, plan.units, "1/1", true);
     BOOST_TEST(journal.done().size() == 1u);
@@ -354,7 +480,7 @@ BOOST_AUTO_TEST_CASE(a_variant_gets_the_start_of_the_stabilizer_that_it_has) {
   const FakeKernel kernel(mlstm::Device::cpu);
   const Plan adapted = make_plan({&kernel}, {kSpec}, true);
   BOOST_REQUIRE(adapted.units.size() == 1);
-  BOOST_CHECK(adapted.units.front().spec.problem.stabilizer_init == mlstm::StabilizerInit::neg_inf);
+  BOOST_CHECK(adapted.units.front().problem()->spec.problem.stabilizer_init == mlstm::StabilizerInit::neg_inf);
   // A problem given by itself is taken as it is.
   const Plan literal = make_plan({&kernel}, {kSpec}, false);
   BOOST_TEST(literal.units.empty());

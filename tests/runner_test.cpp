@@ -12,6 +12,7 @@
 #include "cases/problems.hpp"
 #include "fake_kernels.hpp"
 #include "runner/runner.hpp"
+#include "runner/worker_frames.hpp"
 #include "text.hpp"
 
 using namespace mlstm;
@@ -263,4 +264,19 @@ BOOST_AUTO_TEST_CASE(the_interface_names_the_bad_argument_its_value_and_what_was
                       "m_initial is missing; expected all initial states or none"));
   BOOST_TEST(contains(call([](TensorMap&, InterfaceOptions& options) { options.eps = -1; }), "eps is -1"));
   BOOST_TEST(contains(call([](TensorMap&, InterfaceOptions& options) { options.chunk_size = 0; }), "chunk_size is 0"));
+}
+
+BOOST_AUTO_TEST_CASE(what_a_check_found_is_the_same_in_another_process) {
+  for (std::size_t n = 0; n < kRunChecks.size(); ++n) {
+    const CheckFailure failure(static_cast<RunCheck>(n), "dq", "v: dq[0] is odd");
+    const std::string fields = encode(failure);
+    const CheckFailure received = decode_failure(fields);
+    BOOST_TEST((received.check() == failure.check()));
+    BOOST_TEST(received.buffer() == "dq");
+    BOOST_TEST(std::string(received.what()) == failure.what());
+    BOOST_CHECK_THROW(decode_failure(fields.substr(1)), FrameError);
+    BOOST_CHECK_THROW(decode_failure(fields + "x"), FrameError);
+  }
+  const CheckFailure unknown(static_cast<RunCheck>(kRunChecks.size()), "h", "");
+  BOOST_CHECK_THROW(decode_failure(encode(unknown)), FrameError);
 }

@@ -205,6 +205,27 @@ BOOST_AUTO_TEST_CASE(simplicity_orders_every_regime_once) {
   BOOST_TEST(regimes_by_simplicity().front() == "ones");
 }
 
+BOOST_AUTO_TEST_CASE(a_run_that_a_check_stopped_names_the_tensor_and_the_check) {
+  std::int64_t calls = 0;
+  const DamagedKernel kernel(
+      {{}, [&calls](const Problem& problem, const BackwardArgs& args) {
+         const auto offset = static_cast<double>(++calls);
+         writable(args.dv, "v", problem).edit([=](double value, auto...) { return value + offset; });
+       }});
+  const ProblemSpec spec = parse_spec("regime=forget3,dtype=float64,S=4,DHQK=2,DHV=2,L=4");
+  std::vector<Item> items;
+  for (const Record& record : run_sweep(make_plan({&kernel}, {spec}, true, Convention::exact).units, {}))
+    items.push_back(record.item);
+  BOOST_REQUIRE(items.size() == 1u);
+  BOOST_TEST((items[0].status == Status::FAIL));
+  BOOST_TEST(items[0].tensor == "dv");
+  BOOST_TEST(items[0].convention == "exact");
+  BOOST_TEST(items[0].run == "exact");
+  BOOST_TEST(items[0].check == "repeat");
+  BOOST_TEST(describe(items[0]).starts_with("dv (exact): "));
+  BOOST_TEST(failure_of(items).value().reason == "repeat");
+}
+
 BOOST_AUTO_TEST_CASE(the_first_failures_of_a_variant_get_explanations) {
   const DamagedKernel kernel({[](const Problem& problem, const ForwardArgs& args) {
                                 writable(args.h, "h", problem).edit([](double value, auto...) { return 2 * value; });

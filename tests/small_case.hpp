@@ -54,6 +54,7 @@ inline verify::Case small_case(DType dtype, Gate gate, bool states, Shape shape 
   c.reference = reference;
   verify::KernelData kernel;
   kernel.variant = "chunkwise--native_eigen_ownbw";
+  kernel.formulation = Module::chunkwise;
   kernel.convention = Convention::detached;
   kernel.operand_dtype = DType::tfloat32;
   kernel.state_dtype = DType::float32;
@@ -105,9 +106,9 @@ inline bool same(const verify::Case& a, const verify::Case& b) {
   if (a.name != b.name || a.problem != b.problem || !same(a.attributes, b.attributes) || !same_data(a, b)) return false;
   if (a.reference && !same(a.reference->attributes, b.reference->attributes)) return false;
   return !a.kernel ||
-         (a.kernel->variant == b.kernel->variant && a.kernel->convention == b.kernel->convention &&
-          a.kernel->operand_dtype == b.kernel->operand_dtype && a.kernel->state_dtype == b.kernel->state_dtype &&
-          same(a.kernel->attributes, b.kernel->attributes));
+         (a.kernel->variant == b.kernel->variant && a.kernel->formulation == b.kernel->formulation &&
+          a.kernel->convention == b.kernel->convention && a.kernel->operand_dtype == b.kernel->operand_dtype &&
+          a.kernel->state_dtype == b.kernel->state_dtype && same(a.kernel->attributes, b.kernel->attributes));
 }
 
 /// A directory that lives as long as this object.

@@ -17,6 +17,7 @@
 #include <set>
 #include <thread>
 
+#include "base/memory.hpp"
 #include "cases/problems.hpp"
 #include "fake_kernels.hpp"
 #include "mlstm/parallel_for.hpp"
@@ -157,7 +158,11 @@ BOOST_AUTO_TEST_CASE(refusals_and_findings_come_across) {
   damaged.inputs["k"].flat(0) = 0.1;  // no float32
   refused(damaged, {});
   BOOST_TEST(thrown_by([&] { run(pool, thrower); }) == "runtime: recurrent--thrower: a finding");
-  BOOST_TEST(thrown_by([&] { run(pool, no_memory); }) == "worker: recurrent--no_memory: std::bad_alloc");
+  BOOST_TEST(
+      thrown_by([&] { run(pool, no_memory); }) ==
+      "worker: recurrent--no_memory: the kernel ran out of memory while it ran forward; --memory-limit gives that "
+      "process " +
+          verify::bytes_text(verify::default_memory_limit()));
   BOOST_TEST(thrown_by([&] { run(pool, fortytwo); }) == "worker: recurrent--fortytwo: an exception of an unknown type");
 }
 
@@ -263,7 +268,8 @@ BOOST_AUTO_TEST_CASE(damaged_replies_are_errors_and_nothing_more) {
       {"data cut off", "the process that watches the worker was killed"},
       {"no fields", "sent the verifier a damaged reply: its fields end early"},
       {"data of an error", "sent 8 bytes of results; expected 0"},
-      {"text without end", "sent the verifier a damaged reply: a field is 2139062143; expected less than 65537"}};
+      {"text without end",
+       "sent the verifier a damaged reply: a text has 9187201950435737471 bytes; expected at most 65536"}};
   for (const auto& [how, message] : damaged) BOOST_TEST(answer(how) == "worker: recurrent--pid: " + message);
   options.timeout = 1;
   WorkerPool hurried(options);

@@ -146,12 +146,15 @@ Backward parse_backward(std::string_view text, std::string_view argument) {
 }
 
 void evaluate(const Problem& problem, const Inputs<double>& inputs, const Request& request, const Options& options) {
+  // Memory that is kept from head to head goes with the last one, also when an exception ends the work.
+  struct Release {
+    ~Release() { hot::release_memory(); }
+  } const release;
   const auto evaluate_head = options.backward == Backward::ownbw ? hot::evaluate_head : evaluate_head_autograd;
   for_each_head(problem, inputs, request, options,
                 [&](const HeadProblem& p, const Inputs<double>& in, const HeadRequest<double>& part) {
                   if (!evaluate_head(p, in, part)) evaluate_head_extended(p, in, part);
                 });
-  hot::release_memory();
 }
 
 void evaluate_extended(const Problem& problem, const Inputs<double>& inputs, const Request& request,

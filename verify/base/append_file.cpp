@@ -67,7 +67,7 @@ void AppendFile::sync() {
 }
 
 DirectoryLock::DirectoryLock(const std::filesystem::path& directory) {
-  const std::filesystem::path path = directory / ".lock";
+  const std::filesystem::path path = directory / kName;
   fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   if (fd_ < 0) throw FileError(fmt::format("{}: cannot create: {}", path.string(), std::strerror(errno)));
   struct flock lock = whole_file();

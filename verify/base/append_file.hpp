@@ -42,6 +42,8 @@ class AppendFile {
 /// inherit it.
 class DirectoryLock {
  public:
+  static constexpr std::string_view kName = ".lock";
+
   /// Throws FileError if another process holds it. On file systems without locks it is never held.
   explicit DirectoryLock(const std::filesystem::path& directory);
   ~DirectoryLock();

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/text.hpp"
 
+#include <algorithm>
+#include <numeric>
+#include <utility>
+#include <vector>
+
 namespace mlstm::verify {
 namespace {
 
@@ -22,7 +27,37 @@ std::size_t utf8_length(std::string_view text) {
   return length;
 }
 
+/// Letters to add, leave out or replace to make one text of the other, upper and lower case being the same.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  std::vector<std::size_t> row(b.size() + 1);  // distances of the first letters of a to those of b
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t n = 0; n < a.size(); ++n) {
+    std::size_t diagonal = std::exchange(row[0], n + 1);
+    for (std::size_t m = 0; m < b.size(); ++m) {
+      const std::size_t replaced = diagonal + (lower(a[n]) == lower(b[m]) ? 0 : 1);
+      diagonal = row[m + 1];
+      row[m + 1] = std::min({replaced, row[m + 1] + 1, row[m] + 1});
+    }
+  }
+  return row.back();
+}
+
 }  // namespace
+
+std::string_view misspelt_name(std::string_view text, std::span<const std::string_view> names) {
+  std::string_view nearest;
+  std::size_t least = 3;
+  for (const std::string_view name : names) {
+    if (name == text) return {};
+    if (text.size() + least <= name.size() || name.size() + least <= text.size()) continue;
+    if (const std::size_t distance = edit_distance(text, name); distance < least) {
+      least = distance;
+      nearest = name;
+    }
+  }
+  return nearest;
+}
 
 std::string_view program_source() { return "mlstm " MLSTM_VERSION; }
 

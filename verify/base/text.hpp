@@ -2,6 +2,7 @@
 // Text from files and kernels, made fit for messages, reports and command lines.
 #pragma once
 
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -32,6 +33,10 @@ std::string to_utf8(std::string_view text);
 /// `text` of a kernel or its process as it may stand in a message of one line: valid UTF-8, control characters as
 /// spaces.
 std::string one_line(std::string_view text);
+
+/// The one of `names` that `text` looks like a misspelling of: at most two letters added, left out or replaced, upper
+/// and lower case being the same. Empty if there is none, or if `text` is itself one of them.
+std::string_view misspelt_name(std::string_view text, std::span<const std::string_view> names);
 
 /// `word` as one POSIX shell word: quoted if it has to be.
 std::string shell_word(std::string_view word);

@@ -10,15 +10,18 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "base/memory.hpp"
 #include "cases/case_image.hpp"
+#include "cases/memory_needs.hpp"
+#include "mlstm/reference/fields.hpp"
 
 namespace mlstm::verify {
 namespace {
 
 constexpr std::array<std::string_view, 9> kRootAttributes{
     "schema", "schema_version", "case", "gate", "normalize", "eps", "dtype", "stabilizer_init", "chunk_size"};
-constexpr std::array<std::string_view, 4> kKernelAttributes{"variant", "gradient_convention", "operand_dtype",
-                                                            "state_dtype"};
+constexpr std::array<std::string_view, 5> kKernelAttributes{"variant", "formulation", "gradient_convention",
+                                                            "operand_dtype", "state_dtype"};
 
 enum class Values { representable, not_nan, any };
 
@@ -76,6 +79,25 @@ void check_attributes(const std::string& path, const Attributes& attributes,
           fmt::format("attribute {} of {} is among the free attributes; expected it in its own field", name, path));
 }
 
+/// What bounds follow.
+void check_declarations(const KernelData& kernel) {
+  const std::optional<Module> named = formulation_in(kernel.variant);
+  if (named && kernel.formulation && named != kernel.formulation)
+    throw std::invalid_argument(
+        fmt::format("attribute formulation of /kernel is {}, but the variant is {}; expected {}",
+                    to_string(*kernel.formulation), kernel.variant, to_string(*named)));
+  const auto text_of = [&](const char* name) -> const std::string* {
+    const auto found = kernel.attributes.find(name);
+    if (found == kernel.attributes.end()) return nullptr;
+    if (const auto* text = std::get_if<std::string>(&found->second)) return text;
+    throw std::invalid_argument(fmt::format("attribute {} of /kernel is no string; expected a string", name));
+  };
+  if (const std::string* saved = text_of("saved_dtype")) parse_dtype(*saved, "attribute saved_dtype of /kernel");
+  if (const std::string* sums = text_of("gate_gradient"); sums != nullptr && *sums != "straddling")
+    throw std::invalid_argument(fmt::format(
+        "attribute gate_gradient of /kernel is \"{}\"; expected \"straddling\", or no such attribute", *sums));
+}
+
 void check_reference(const ReferenceData& reference, const Problem& problem) {
   const std::vector<std::string> inputs = input_names(problem);
   check_group("/reference/outputs", reference.outputs, output_names(problem), problem, Values::not_nan);
@@ -90,10 +112,13 @@ void check_reference(const ReferenceData& reference, const Problem& problem) {
   }
 }
 
-template <class Map>
-auto pointer(Map& tensors, const char* name) -> decltype(tensors.begin()->second.data()) {
-  const auto found = tensors.find(name);
-  return found == tensors.end() ? nullptr : found->second.data();
+/// Pointers to the tensors that a map holds; null for the others.
+template <class Struct, class Map>
+Struct pointers_into(Map& tensors) {
+  return reference::pointers_by_name<Struct>([&](std::string_view name) {
+    const auto found = tensors.find(std::string(name));
+    return found == tensors.end() ? nullptr : found->second.data();
+  });
 }
 
 void allocate(TensorMap& tensors, const std::vector<std::string>& names, const Shape& shape) {
@@ -103,18 +128,17 @@ void allocate(TensorMap& tensors, const std::vector<std::string>& names, const S
   }
 }
 
-Gradients<double> gradients_into(TensorMap& t) {
-  return {.q = pointer(t, "q"),
-          .k = pointer(t, "k"),
-          .v = pointer(t, "v"),
-          .i = pointer(t, "i"),
-          .f = pointer(t, "f"),
-          .c_initial = pointer(t, "c_initial"),
-          .n_initial = pointer(t, "n_initial"),
-          .m_initial = pointer(t, "m_initial")};
+}  // namespace
+
+std::optional<Module> formulation_in(std::string_view variant) {
+  for (const Module module : {Module::recurrent, Module::parallel, Module::chunkwise})
+    if (variant.starts_with(std::string(to_string(module)) + "--")) return module;
+  return {};
 }
 
-}  // namespace
+std::optional<Module> formulation_of(const KernelData& kernel) {
+  return kernel.formulation ? kernel.formulation : formulation_in(kernel.variant);
+}
 
 std::vector<std::string> bound_names(const Problem& problem) {
   std::vector<std::string> names = output_names(problem);
@@ -146,47 +170,53 @@ void validate(const Case& c) {
   if (c.reference) check_reference(*c.reference, c.problem);
   if (c.kernel) {
     check_attributes("/kernel", c.kernel->attributes, kKernelAttributes);
+    check_declarations(*c.kernel);
     check_group("/kernel/outputs", c.kernel->outputs, output_names(c.problem), c.problem, Values::any);
     check_group("/kernel/gradients", c.kernel->gradients, inputs, c.problem, Values::any);
   }
 }
 
-Inputs<double> inputs_of(const TensorMap& t) {
-  return {.q = pointer(t, "q"),
-          .k = pointer(t, "k"),
-          .v = pointer(t, "v"),
-          .i = pointer(t, "i"),
-          .f = pointer(t, "f"),
-          .c_initial = pointer(t, "c_initial"),
-          .n_initial = pointer(t, "n_initial"),
-          .m_initial = pointer(t, "m_initial")};
+Inputs<double> inputs_of(const TensorMap& tensors) { return pointers_into<Inputs<double>>(tensors); }
+Cotangents<double> cotangents_of(const TensorMap& tensors) { return pointers_into<Cotangents<double>>(tensors); }
+
+namespace {
+
+/// Throws OutOfMemory if the chunkwise reference of a problem cannot fit, rather than be killed while it is computed.
+void require_memory(const Case& c, const reference::Options& options) {
+  constexpr std::uint64_t kMuch = std::uint64_t{1} << 28;  // what needs less is not looked at
+  if (options.formulation != Module::chunkwise) return;
+  const VerifierNeeds needs = verifier_needs(c.problem, !c.cotangents.empty(), options.threads, Module::chunkwise);
+  const std::uint64_t more = needs.until_reference - needs.inputs;  // the inputs are there
+  if (more < kMuch) return;
+  const MemoryRoom room = available_memory();
+  if (more > room.bytes)
+    throw OutOfMemory(fmt::format("the reference needs about {} more memory in the verifier; {} leaves {}",
+                                  bytes_text(more), room.limited_by, bytes_text(room.bytes)));
 }
 
-Cotangents<double> cotangents_of(const TensorMap& t) {
-  return {.h = pointer(t, "h"),
-          .c_last = pointer(t, "c_last"),
-          .n_last = pointer(t, "n_last"),
-          .m_last = pointer(t, "m_last")};
-}
-
-ReferenceData evaluate_reference(const Case& c, const reference::Options& options, bool extended) {
+ReferenceData evaluate_in_memory(const Case& c, const reference::Options& options, bool extended) {
+  require_memory(c, options);
   ReferenceData result;
   reference::Request request;
   allocate(result.outputs, output_names(c.problem), c.problem.shape);
-  request.outputs = {.h = pointer(result.outputs, "h"),
-                     .c_last = pointer(result.outputs, "c_last"),
-                     .n_last = pointer(result.outputs, "n_last"),
-                     .m_last = pointer(result.outputs, "m_last")};
+  request.outputs = pointers_into<Outputs<double>>(result.outputs);
   if (!c.cotangents.empty()) {
     allocate(result.exact, input_names(c.problem), c.problem.shape);
     allocate(result.detached, input_names(c.problem), c.problem.shape);
     request.cotangents = cotangents_of(c.cotangents);
-    request.exact = gradients_into(result.exact);
-    request.detached = gradients_into(result.detached);
+    request.exact = pointers_into<Gradients<double>>(result.exact);
+    request.detached = pointers_into<Gradients<double>>(result.detached);
   }
   (extended ? reference::evaluate_extended : reference::evaluate)(c.problem, inputs_of(c.inputs), request, options);
   result.attributes["precision"] = std::string(extended ? "extended" : "float64");
   return result;
+}
+
+}  // namespace
+
+ReferenceData evaluate_reference(const Case& c, const reference::Options& options, bool extended) {
+  return naming_who_ran_out("the verifier", "it computed the reference",
+                            [&] { return evaluate_in_memory(c, options, extended); });
 }
 
 }  // namespace mlstm::verify

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 #include <xtensor/xarray.hpp>
@@ -42,6 +43,7 @@ struct ReferenceData {
 /// /kernel: what a kernel produced for this problem.
 struct KernelData {
   std::string variant;                   ///< full key, may be empty in files of others
+  std::optional<Module> formulation;     ///< absent: that of the variant's prefix, if it has one
   std::optional<Convention> convention;  ///< of the gradients; absent = unknown
   std::optional<DType> operand_dtype, state_dtype;
   TensorMap outputs, gradients;
@@ -61,6 +63,12 @@ struct Case {
 /// Throws std::invalid_argument that names the tensor, the value or shape and what was expected: missing, unknown or
 /// mis-shaped tensors, partial states, non-finite values, values not representable in the problem's dtype.
 void validate(const Case&);
+
+/// The formulation that the prefix of a variant's key names ("chunkwise--..."); absent if there is none.
+std::optional<Module> formulation_in(std::string_view variant);
+
+/// What the kernel states, else what its variant's prefix names. Bounds follow it: absent, nothing is known.
+std::optional<Module> formulation_of(const KernelData& kernel);
 
 /// Pointers into the arrays of a case, for the reference. The maps must outlive the result.
 Inputs<double> inputs_of(const TensorMap& inputs);

@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
+#include <span>
 
 #include "cases/case_file.hpp"
 #include "cases/case_image.hpp"
@@ -13,28 +15,88 @@ namespace {
 
 using hdf5::Handle;
 
+/// Attributes of /kernel that mean something to this program or are written by it. Others are kept as they are, but one
+/// that looks like a misspelling of these is an error: ignoring it would change a verdict.
+constexpr std::array<std::string_view, 15> kKernelNames{"variant",
+                                                        "formulation",
+                                                        "gradient_convention",
+                                                        "operand_dtype",
+                                                        "state_dtype",
+                                                        "saved_dtype",
+                                                        "gate_gradient",
+                                                        "source",
+                                                        "source_sha256",
+                                                        "device",
+                                                        "device_name",
+                                                        "compute_capability",
+                                                        "driver_version",
+                                                        "driver_cuda_version",
+                                                        "cuda_runtime_version"};
+
+void refuse_misspelling(std::string_view kind, std::string_view name, std::string_view path,
+                        std::span<const std::string_view> known) {
+  if (const std::string_view meant = misspelt_name(name, known); !meant.empty())
+    throw FileError(fmt::format("{} {} of {} is unknown; expected {}, or another name that is not so near to it", kind,
+                                hdf5::in_quotes(name), path, meant));
+}
+
+/// Errors that are told together: whoever writes such files then learns of all of them at once.
+class Complaints {
+ public:
+  /// Calls read(); its FileError becomes one of the complaints.
+  template <class Read>
+  void collect(const Read& read) {
+    try {
+      read();
+    } catch (const FileError& error) {
+      all_.push_back(error.what());
+    }
+  }
+  /// Throws FileError if there are any.
+  void raise() const {
+    if (all_.empty()) return;
+    if (all_.size() == 1) throw FileError(all_.front());
+    std::string text = fmt::format("{} errors", all_.size());
+    for (std::size_t n = 0; n < all_.size(); ++n) text += fmt::format("{} ({}) {}", n == 0 ? ":" : ",", n + 1, all_[n]);
+    throw FileError(text);
+  }
+
+ private:
+  std::vector<std::string> all_;
+};
+
 /// Takes the contract's attributes out of what an object holds.
 class AttributeReader {
  public:
   AttributeReader(hid_t object, std::string path)
       : path_(std::move(path)), rest_(hdf5::read_attributes(object, path_)) {}
 
-  std::string text(const std::string& name) { return take<std::string>(name, "a string"); }
-  std::int64_t integer(const std::string& name) { return take<std::int64_t>(name, "an integer"); }
-  double number(const std::string& name) {
+  /// `expected` is what a missing one should have been.
+  std::string text(const std::string& name, std::string_view expected = "a string") {
+    return take<std::string>(name, "a string", expected);
+  }
+  std::int64_t integer(const std::string& name, std::string_view expected = "an integer") {
+    return take<std::int64_t>(name, "an integer", expected);
+  }
+  double number(const std::string& name, std::string_view expected = "a number") {
     const auto found = rest_.find(name);
     if (found != rest_.end() && std::holds_alternative<std::int64_t>(found->second))
       return static_cast<double>(integer(name));
-    return take<double>(name, "a number");
+    return take<double>(name, "a number", expected);
   }
   bool has(const std::string& name) const { return rest_.contains(name); }
   std::string label(const std::string& name) const { return fmt::format("attribute {} of {}", name, path_); }
+  std::vector<std::string> names() const {
+    std::vector<std::string> names;
+    for (const auto& [name, value] : rest_) names.push_back(name);
+    return names;
+  }
   Attributes rest() && { return std::move(rest_); }
 
   /// text(), parsed by one of the contract's parse functions.
   template <class Parse>
-  auto parsed(const std::string& name, Parse parse) {
-    std::string value = hdf5::in_quotes(text(name));
+  auto parsed(const std::string& name, Parse parse, std::string_view expected = "a string") {
+    std::string value = hdf5::in_quotes(text(name, expected));
     value = value.substr(1, value.size() - 2);
     try {
       return parse(value, label(name));
@@ -45,9 +107,9 @@ class AttributeReader {
 
  private:
   template <class T>
-  T take(const std::string& name, std::string_view expected) {
+  T take(const std::string& name, std::string_view expected, std::string_view if_missing) {
     const auto found = rest_.find(name);
-    if (found == rest_.end()) throw FileError(fmt::format("{} is missing; expected {}", label(name), expected));
+    if (found == rest_.end()) throw FileError(fmt::format("{} is missing; expected {}", label(name), if_missing));
     T* value = std::get_if<T>(&found->second);
     if (value == nullptr)
       throw FileError(fmt::format("{} is {}; expected {}", label(name), kind(found->second), expected));
@@ -86,8 +148,25 @@ class Decoder {
 
   Case decode() {
     Case c;
-    read_root(c);
-    if (!root_.has("inputs")) throw FileError("/inputs is missing; expected a group with q, k, v, i and f");
+    Complaints complaints;
+    read_root(c, complaints);
+    constexpr std::array<std::string_view, 4> kGroups{"inputs", "cotangents", "reference", "kernel"};
+    for (const std::string& link : root_.links)
+      complaints.collect([&] { refuse_misspelling("object", link, "/", kGroups); });
+    if (!root_.has("inputs"))
+      complaints.collect([] {
+        throw FileError(
+            "/inputs is missing; expected a group with q, k (B,NH,S,DHQK), v (B,NH,S,DHV), i and f (B,NH,S)");
+      });
+    else
+      complaints.collect([&] { require_inputs(root_.child("inputs"), complaints); });
+    if (root_.has("cotangents"))
+      complaints.collect([&] {
+        const Group cotangents = root_.child("cotangents");
+        if (!cotangents.links.empty() && !cotangents.has("h"))
+          throw FileError("/cotangents/h is missing; expected a dataset (B,NH,S,DHV)");
+      });
+    complaints.raise();
     const Group inputs = root_.child("inputs");
     read_shape(inputs, c.problem.shape);
     c.problem.has_initial_state =
@@ -106,33 +185,58 @@ class Decoder {
   }
 
  private:
-  void read_root(Case& c) {
+  void read_root(Case& c, Complaints& complaints) {
     AttributeReader attributes(root_.id, "/");
-    const std::string schema = attributes.text("schema");
-    if (schema != "mlstm-case")
-      throw FileError(fmt::format("attribute schema of / is {}; expected \"mlstm-case\"", hdf5::in_quotes(schema)));
-    const std::int64_t version = attributes.integer("schema_version");
-    if (version != 1)
-      throw FileError(fmt::format("attribute schema_version of / is {}; expected 1{}", version,
-                                  version > 1 ? " (the file was written for a later version of this program)" : ""));
-    c.name = attributes.text("case");
-    c.problem.gate = attributes.parsed("gate", parse_gate);
-    const std::int64_t normalize = attributes.integer("normalize");
-    if (normalize != 0 && normalize != 1)
-      throw FileError(fmt::format("attribute normalize of / is {}; expected 0 or 1", normalize));
-    c.problem.normalize = normalize == 1;
-    c.problem.eps = attributes.number("eps");
-    c.problem.dtype = attributes.parsed("dtype", parse_dtype);
-    c.problem.stabilizer_init = attributes.parsed("stabilizer_init", parse_stabilizer_init);
-    c.problem.chunk_size = attributes.integer("chunk_size");
+    const auto read = [&](const auto& one) { complaints.collect(one); };
+    // What is of another schema, or of another version of it, has nothing else to be complained about.
+    if (attributes.has("schema") && attributes.has("schema_version")) {
+      const std::string schema = attributes.text("schema");
+      if (schema != "mlstm-case")
+        throw FileError(fmt::format("attribute schema of / is {}; expected \"mlstm-case\"", hdf5::in_quotes(schema)));
+      const std::int64_t version = attributes.integer("schema_version");
+      if (version != 1)
+        throw FileError(fmt::format("attribute schema_version of / is {}; expected 1{}", version,
+                                    version > 1 ? " (the file was written for a later version of this program)" : ""));
+    } else {
+      read([&] { attributes.text("schema", "\"mlstm-case\""); });
+      read([&] { attributes.integer("schema_version", "1"); });
+    }
+    read([&] { c.name = attributes.text("case", "a string, the name of the problem"); });
+    read([&] { c.problem.gate = attributes.parsed("gate", parse_gate, "\"exp\" or \"sigmoid\""); });
+    read([&] {
+      const std::int64_t normalize = attributes.integer("normalize", "0 or 1 (1 with the exp gate)");
+      if (normalize != 0 && normalize != 1)
+        throw FileError(fmt::format("attribute normalize of / is {}; expected 0 or 1", normalize));
+      c.problem.normalize = normalize == 1;
+    });
+    read([&] { c.problem.eps = attributes.number("eps", "a number >= 0"); });
+    read([&] {
+      c.problem.dtype = attributes.parsed("dtype", parse_storage_dtype, "float64, float32, float16 or bfloat16");
+    });
+    read([&] {
+      c.problem.stabilizer_init =
+          attributes.parsed("stabilizer_init", parse_stabilizer_init, "\"zero\" or \"neg_inf\"");
+    });
+    read([&] { c.problem.chunk_size = attributes.integer("chunk_size", "an integer, 0 if not applicable"); });
     c.attributes = std::move(attributes).rest();
+  }
+
+  /// Complains about every sequence input that is missing.
+  static void require_inputs(const Group& inputs, Complaints& complaints) {
+    for (const std::string_view name : kSequenceInputs)
+      complaints.collect([&] {
+        if (inputs.has(name)) return;
+        const char* const shape = name == "v"                  ? "(B,NH,S,DHV)"
+                                  : name == "i" || name == "f" ? "(B,NH,S)"
+                                                               : "(B,NH,S,DHQK)";
+        throw FileError(fmt::format("/inputs/{} is missing; expected a dataset {}", name, shape));
+      });
   }
 
   /// q gives B, NH, S and DHQK, v gives DHV; every tensor is then checked against these.
   static void read_shape(const Group& inputs, Shape& shape) {
     const auto extents = [&](const std::string& name, const char* expected) {
       const std::string path = inputs.path_of(name);
-      if (!inputs.has(name)) throw FileError(fmt::format("{} is missing; expected a dataset {}", path, expected));
       std::vector<std::int64_t> result = hdf5::open_dataset(inputs.id, name, path).shape;
       if (result.size() != 4)
         throw FileError(fmt::format("{} has shape ({}); expected {}", path, fmt::join(result, ","), expected));
@@ -193,8 +297,12 @@ class Decoder {
 
   KernelData read_kernel(const Group& group) const {
     AttributeReader attributes(group.id, group.path);
+    for (const std::string& name : attributes.names()) refuse_misspelling("attribute", name, group.path, kKernelNames);
+    constexpr std::array<std::string_view, 2> kGroups{"outputs", "gradients"};
+    for (const std::string& link : group.links) refuse_misspelling("object", link, group.path, kGroups);
     KernelData kernel;
     if (attributes.has("variant")) kernel.variant = attributes.text("variant");
+    if (attributes.has("formulation")) kernel.formulation = attributes.parsed("formulation", parse_module);
     if (attributes.has("gradient_convention"))
       kernel.convention = attributes.parsed("gradient_convention", parse_convention);
     if (attributes.has("operand_dtype")) kernel.operand_dtype = attributes.parsed("operand_dtype", parse_dtype);

@@ -95,6 +95,7 @@ void write_kernel(hid_t root, const KernelData& kernel) {
   const Handle group = create_group(root, "kernel");
   write_attributes(group, kernel.attributes);
   if (!kernel.variant.empty()) write_text(group, "variant", kernel.variant);
+  if (kernel.formulation) write_text(group, "formulation", to_string(*kernel.formulation));
   if (kernel.convention) write_text(group, "gradient_convention", to_string(*kernel.convention));
   if (kernel.operand_dtype) write_text(group, "operand_dtype", to_string(*kernel.operand_dtype));
   if (kernel.state_dtype) write_text(group, "state_dtype", to_string(*kernel.state_dtype));

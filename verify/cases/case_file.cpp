@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/files.hpp"
+#include "base/memory.hpp"
 #include "cases/case_image.hpp"
 #include "cases/manifest.hpp"
 
@@ -18,6 +19,8 @@ Case read_case(const fs::path& path) {
     Case c = decode_isolated(image);
     validate(c);
     return c;
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemory("the verifier ran out of memory while it read " + path.string());
   } catch (const std::exception& error) {
     throw FileError(path.string() + ": " + error.what());
   }

@@ -31,6 +31,7 @@ Case decode_isolated(const std::string& image);
 void send_reply(int fd, Case& c, std::string& error);
 
 /// Reads what send_reply wrote. False if it did not arrive whole or makes no sense: a child may have lost its mind.
+/// Throws std::bad_alloc if there is no memory for what has arrived.
 bool receive_reply(int fd, Case& c, std::string& error);
 
 /// The keys of ReferenceData::bounds, and the shape of each: a tensor's, or for "f_straddling" that of f, for

@@ -11,32 +11,24 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <deque>
 #include <fstream>
 #include <limits>
 #include <new>
-#include <type_traits>
 
 #include <fmt/format.h>
 
 #include "cases/case_file.hpp"
 #include "cases/case_image.hpp"
+#include "cases/codec.hpp"
 
 namespace mlstm::verify {
-namespace {
+namespace codec {
 
-constexpr unsigned kPatienceSeconds = 4;  // for one step, beside its bytes
-constexpr double kBusySeconds = 1;        // of CPU time; a child that ran out of time with less did not loop
-constexpr int kAttempts = 2;
-constexpr std::uint64_t kBytesPerSecond = 20'000'000;             // the slowest honest reading
-constexpr std::uint64_t kWorkingMemory = std::uint64_t{1} << 29;  // beside the data
-constexpr std::size_t kPiece = std::size_t{1} << 16;  // of bytes or numbers, for which memory is taken at once
-constexpr std::size_t kLargestRank = 32;              // HDF5's
-enum class Reply { none, result, error };
-
+/// Into a file descriptor, and out of one. Their functions are found where these types are.
 class Sender {
  public:
   static constexpr bool kReceives = false;
+  static constexpr std::size_t kLongestText = std::numeric_limits<std::size_t>::max();
   explicit Sender(int fd) : fd_(fd) {}
   void bytes(const void* data, std::size_t size) {
     const char* next = static_cast<const char*>(data);
@@ -53,19 +45,17 @@ class Sender {
   int fd_;
 };
 
-struct Interrupted : std::exception {};
-struct Nonsense : std::exception {};  // from a child whose memory is damaged
-
 class Receiver {
  public:
   static constexpr bool kReceives = true;
+  static constexpr std::size_t kLongestText = std::numeric_limits<std::size_t>::max();
   explicit Receiver(int fd) : fd_(fd) {}
   void bytes(void* data, std::size_t size) {
     char* next = static_cast<char*>(data);
     while (size > 0) {
       const ssize_t got = read(fd_, next, size);
       if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) throw Interrupted();
+      if (got <= 0) throw CodecError("it was cut off");
       next += got;
       size -= static_cast<std::size_t>(got);
     }
@@ -75,184 +65,16 @@ class Receiver {
   int fd_;
 };
 
-template <class T>
-constexpr T kLast = T{};
-template <>
-constexpr Reply kLast<Reply> = Reply::error;
-template <>
-constexpr Gate kLast<Gate> = Gate::sigmoid;
-template <>
-constexpr StabilizerInit kLast<StabilizerInit> = StabilizerInit::neg_inf;
-template <>
-constexpr Convention kLast<Convention> = Convention::detached;
-template <>
-constexpr DType kLast<DType> = DType::bfloat16;
+}  // namespace codec
 
-// One description of the format serves both directions. Both ends are the same program, so that the representation of
-// plain values is free; but the receiving one believes no size, and takes no value that its type does not have.
-template <class Pipe, class T>
-requires std::is_arithmetic_v<T>
-void transfer(Pipe& pipe, T& value) { pipe.bytes(&value, sizeof value); }
+namespace {
 
-template <class Pipe, class T>
-requires std::is_enum_v<T>
-void transfer(Pipe& pipe, T& value) {
-  auto number = static_cast<int>(value);
-  transfer(pipe, number);
-  if (number < 0 || number > static_cast<int>(kLast<T>)) throw Nonsense();
-  value = static_cast<T>(number);
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, bool& value) {
-  char byte = value ? 1 : 0;
-  transfer(pipe, byte);
-  if (byte != 0 && byte != 1) throw Nonsense();
-  value = byte == 1;
-}
-
-template <class Pipe, class T>
-void transfer(Pipe& pipe, std::optional<T>& value) {
-  bool present = value.has_value();
-  transfer(pipe, present);
-  if (!present) return;
-  if constexpr (Pipe::kReceives) value.emplace();
-  transfer(pipe, *value);
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, std::string& text) {
-  std::size_t size = text.size();
-  transfer(pipe, size);
-  if constexpr (Pipe::kReceives) text.clear();
-  for (std::size_t done = 0, piece; done < size; done += piece) {
-    piece = std::min(size - done, kPiece);
-    if constexpr (Pipe::kReceives) text.resize(done + piece);
-    pipe.bytes(text.data() + done, piece);
-  }
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, Problem& problem) {
-  Shape& shape = problem.shape;
-  for (std::int64_t* extent : {&shape.B, &shape.NH, &shape.S, &shape.DHQK, &shape.DHV}) transfer(pipe, *extent);
-  transfer(pipe, problem.gate);
-  transfer(pipe, problem.normalize);
-  transfer(pipe, problem.eps);
-  transfer(pipe, problem.dtype);
-  transfer(pipe, problem.stabilizer_init);
-  transfer(pipe, problem.chunk_size);
-  transfer(pipe, problem.has_initial_state);
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, Array& array) {
-  std::size_t rank = array.dimension();
-  transfer(pipe, rank);
-  if (rank > kLargestRank) throw Nonsense();
-  std::vector<std::size_t> shape(array.shape().begin(), array.shape().end());
-  shape.resize(rank);
-  pipe.bytes(shape.data(), rank * sizeof(std::size_t));
-  std::size_t count = 1, stride = 1;  // strides are computed from the other extents if one is zero
-  for (const std::size_t extent : shape) {
-    if (__builtin_mul_overflow(stride, std::max<std::size_t>(extent, 1), &stride)) throw Nonsense();
-    count *= extent;
-  }
-  if (stride > std::numeric_limits<std::ptrdiff_t>::max() / sizeof(double)) throw Nonsense();
-  if constexpr (Pipe::kReceives) {
-    // No memory is taken before there is something to fill it; what is too large for one piece is put together later.
-    std::deque<std::vector<double>> pieces;
-    for (std::size_t done = 0; done < count; done += pieces.back().size()) {
-      pieces.emplace_back(std::min(count - done, kPiece));
-      pipe.bytes(pieces.back().data(), pieces.back().size() * sizeof(double));
-    }
-    array = Array::from_shape({shape.begin(), shape.end()});
-    for (double* next = array.data(); !pieces.empty(); pieces.pop_front())
-      next = std::copy(pieces.front().begin(), pieces.front().end(), next);
-  } else {
-    pipe.bytes(array.data(), array.size() * sizeof(double));
-  }
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, OpaqueAttribute& attribute) {
-  transfer(pipe, attribute.type);
-  transfer(pipe, attribute.space);
-  transfer(pipe, attribute.data);
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, Attribute& attribute) {
-  std::size_t index = attribute.index();
-  transfer(pipe, index);
-  if constexpr (Pipe::kReceives) {
-    switch (index) {
-      case 0:
-        attribute = std::int64_t{};
-        break;
-      case 1:
-        attribute = double{};
-        break;
-      case 2:
-        attribute = std::string{};
-        break;
-      case 3:
-        attribute = OpaqueAttribute{};
-        break;
-      default:
-        throw Nonsense();
-    }
-  }
-  std::visit([&](auto& value) { transfer(pipe, value); }, attribute);
-}
-
-template <class Pipe, class T>
-void transfer(Pipe& pipe, std::map<std::string, T>& map) {
-  std::size_t size = map.size();
-  transfer(pipe, size);
-  if constexpr (Pipe::kReceives) {
-    for (std::size_t n = 0; n < size; ++n) {
-      std::string key;
-      transfer(pipe, key);
-      transfer(pipe, map[key]);
-    }
-  } else {
-    for (auto& [key, value] : map) {
-      std::string name = key;
-      transfer(pipe, name);
-      transfer(pipe, value);
-    }
-  }
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, ReferenceData& reference) {
-  for (TensorMap* tensors : {&reference.outputs, &reference.exact, &reference.detached, &reference.bounds})
-    transfer(pipe, *tensors);
-  transfer(pipe, reference.attributes);
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, KernelData& kernel) {
-  transfer(pipe, kernel.variant);
-  transfer(pipe, kernel.convention);
-  transfer(pipe, kernel.operand_dtype);
-  transfer(pipe, kernel.state_dtype);
-  transfer(pipe, kernel.outputs);
-  transfer(pipe, kernel.gradients);
-  transfer(pipe, kernel.attributes);
-}
-
-template <class Pipe>
-void transfer(Pipe& pipe, Case& c) {
-  transfer(pipe, c.name);
-  transfer(pipe, c.problem);
-  transfer(pipe, c.inputs);
-  transfer(pipe, c.cotangents);
-  transfer(pipe, c.reference);
-  transfer(pipe, c.kernel);
-  transfer(pipe, c.attributes);
-}
+constexpr unsigned kPatienceSeconds = 4;  // for one step, beside its bytes
+constexpr double kBusySeconds = 1;        // of CPU time; a child that ran out of time with less did not loop
+constexpr int kAttempts = 2;
+constexpr std::uint64_t kBytesPerSecond = 20'000'000;             // the slowest honest reading
+constexpr std::uint64_t kWorkingMemory = std::uint64_t{1} << 29;  // beside the data
+enum class Reply : unsigned char { none, result, error };
 
 std::uint64_t address_space_in_use() {
   std::uint64_t pages = 0;
@@ -342,20 +164,22 @@ Ending wait_for(pid_t pid) {
 }  // namespace
 
 bool receive_reply(int fd, Case& c, std::string& error) try {
-  Receiver pipe(fd);
+  codec::Receiver pipe(fd);
   Reply reply = Reply::none;
-  transfer(pipe, reply);
+  pipe.bytes(&reply, sizeof reply);
   if (reply == Reply::result) transfer(pipe, c);
   if (reply == Reply::error) transfer(pipe, error);
   return reply == Reply::result || reply == Reply::error;
-} catch (const std::exception&) {  // cut off, or damaged
+} catch (const CodecError&) {  // cut off, or damaged
+  return false;
+} catch (const std::length_error&) {  // a text longer than can be
   return false;
 }
 
 void send_reply(int fd, Case& c, std::string& error) {
-  Sender pipe(fd);
-  Reply reply = error.empty() ? Reply::result : Reply::error;
-  transfer(pipe, reply);
+  codec::Sender pipe(fd);
+  const Reply reply = error.empty() ? Reply::result : Reply::error;
+  pipe.bytes(&reply, sizeof reply);
   if (error.empty())
     transfer(pipe, c);
   else
@@ -367,7 +191,15 @@ Case decode_isolated(const std::string& image) {
     const Child child = start_child(image);
     Case c;
     std::string error;
-    const bool complete = receive_reply(child.fd, c, error);
+    bool complete = false;
+    try {
+      complete = receive_reply(child.fd, c, error);
+    } catch (const std::bad_alloc&) {  // of this process: nothing is wrong with the file
+      close(child.fd);
+      kill(child.pid, SIGKILL);
+      wait_for(child.pid);
+      throw;
+    }
     close(child.fd);
     if (!complete) kill(child.pid, SIGKILL);
     const Ending ending = wait_for(child.pid);

@@ -2,13 +2,17 @@
 #include "cases/problems.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
+#include <optional>
+#include <regex>
 #include <set>
 #include <stdexcept>
 #include <utility>
 
+#include "base/memory.hpp"
 #include "cases/problems_draw.hpp"
 
 namespace mlstm::verify {
@@ -75,7 +79,7 @@ void set_field(ProblemSpec& spec, std::string_view key, std::string_view text) {
   } else if (key == "eps") {
     problem.eps = parse_number<double>(key, text, "a finite number >= 0");
   } else if (key == "dtype") {
-    problem.dtype = parse_dtype(text);
+    problem.dtype = parse_storage_dtype(text);
   } else if (key == "stabilizer_init") {
     problem.stabilizer_init = parse_stabilizer_init(text);
   } else {
@@ -130,13 +134,15 @@ std::string to_line(const ProblemSpec& spec) {
       s.B, s.NH, s.S, s.DHQK, s.DHV, p.chunk_size, p.has_initial_state, spec.cotangents, spec.last_state_cotangents);
 }
 
-ProblemSpec parse_spec(std::string_view line) {
+namespace {
+
+/// `seen` are the keys that the line has, as parts of it.
+ProblemSpec parse_words(std::string_view line, std::set<std::string_view>& seen) {
   for (const char c : line)  // or it would be in messages
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
       throw std::invalid_argument(
           fmt::format("a problem holds the control character 0x{:02x}; expected one line of key=value words", c));
   ProblemSpec spec;
-  std::set<std::string_view> seen;
   for (std::size_t begin = 0; begin <= line.size();) {
     const std::size_t end = std::min(line.find(',', begin), line.size());
     std::string_view word = line.substr(begin, end - begin);
@@ -153,6 +159,49 @@ ProblemSpec parse_spec(std::string_view line) {
   return spec;
 }
 
+}  // namespace
+
+ProblemSpec parse_spec(std::string_view line) {
+  std::set<std::string_view> seen;
+  return parse_words(line, seen);
+}
+
+namespace {
+
+/// The line that makes the problem of this case_name; nothing if it is none.
+std::optional<std::string> line_of_name(const std::string& name) {
+  constexpr std::size_t kLongest = 300;
+  static const std::regex parts(
+      "([a-z0-9_]+)_(exp|sigmoid)(_unnormalized)?_(float64|float32|float16|bfloat16)_eps([^_]+)_(zero|neg_inf)"
+      "_B(\\d+)_NH(\\d+)_S(\\d+)_(\\d+)x(\\d+)_L(\\d+)(_initial)?(_dlast|_forward)?_seed(\\d+)");
+  std::smatch part;
+  if (name.size() > kLongest || !std::regex_match(name, part, parts)) return {};
+  return fmt::format(
+      "regime={},gate={},normalize={:d},dtype={},eps={},stabilizer_init={},B={},NH={},S={},DHQK={},DHV={},L={},"
+      "initial_states={:d},cotangents={:d},last_state_cotangents={:d},seed={}",
+      part.str(1), part.str(2), !part[3].matched, part.str(4), part.str(5), part.str(6), part.str(7), part.str(8),
+      part.str(9), part.str(10), part.str(11), part.str(12), part[13].matched, part.str(14) != "_forward",
+      part.str(14) == "_dlast", part.str(15));
+}
+
+}  // namespace
+
+ProblemSpec parse_case(const std::string& text) {
+  if (text.find('=') == std::string::npos) {
+    if (const std::optional<std::string> line = line_of_name(text)) return parse_spec(*line);
+    refuse("problem", text.substr(0, text.find_first_of("\n\r")).substr(0, 100),
+           "a line of key=value words, or the name of a problem as reports give it");
+  }
+  std::set<std::string_view> seen;
+  const ProblemSpec spec = parse_words(text, seen);
+  std::vector<std::string_view> missing;
+  for (const std::string_view key : {"regime", "dtype", "S", "DHQK", "DHV"})
+    if (!seen.contains(key)) missing.push_back(key);
+  if (missing.empty()) return spec;
+  throw std::invalid_argument(
+      fmt::format("the problem lacks {}; expected regime, dtype, S, DHQK and DHV at least", fmt::join(missing, ", ")));
+}
+
 std::string case_name(const ProblemSpec& spec) {
   const Problem& p = spec.problem;
   const Shape& s = p.shape;
@@ -167,14 +216,16 @@ std::string case_name(const ProblemSpec& spec) {
 
 Case make_case(const ProblemSpec& spec) {
   validate(spec);
-  const Drawn drawn = draw({spec.regime, spec.problem, spec.seed, spec.cotangents, spec.last_state_cotangents});
-  Case result;
-  result.name = case_name(spec);
-  result.problem = spec.problem;
-  result.inputs = to_arrays(drawn.inputs, spec.problem.shape);
-  result.cotangents = to_arrays(drawn.cotangents, spec.problem.shape);
-  result.attributes["spec"] = to_line(spec);
-  return result;
+  return naming_who_ran_out("the verifier", "it made the inputs", [&] {
+    const Drawn drawn = draw({spec.regime, spec.problem, spec.seed, spec.cotangents, spec.last_state_cotangents});
+    Case result;
+    result.name = case_name(spec);
+    result.problem = spec.problem;
+    result.inputs = to_arrays(drawn.inputs, spec.problem.shape);
+    result.cotangents = to_arrays(drawn.cotangents, spec.problem.shape);
+    result.attributes["spec"] = to_line(spec);
+    return result;
+  });
 }
 
 double cost_of(const Problem& problem, bool gradients) {

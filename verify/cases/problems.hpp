@@ -43,6 +43,10 @@ std::string to_line(const ProblemSpec&);
 /// names the key, the value and what was expected.
 ProblemSpec parse_spec(std::string_view line);
 
+/// The same for what a person asks for: a line that has at least regime, dtype, S, DHQK and DHV, which have no sensible
+/// default, or the name of a problem (inverse of case_name). Throws std::invalid_argument that names all missing keys.
+ProblemSpec parse_case(const std::string& text);
+
 /// Short unique name for reports and file names, made of the same values.
 std::string case_name(const ProblemSpec&);
 
@@ -67,8 +71,9 @@ Shape parse_shape(const std::string& text, const std::string& argument = "shape"
 /// unknown regime.
 std::vector<ProblemSpec> select(const std::vector<ProblemSpec>& specs, const Selection& selection);
 
-/// "smoke" (seconds), "standard" (minutes), "full", "golden" (small enough for extended precision) or "captures"
-/// (small, to be recorded: every dtype and gate). Throws std::invalid_argument for another name or an unknown regime.
+/// "smoke", "standard", "full" (standard with three seeds, and longer sequences), "golden" (small enough for extended
+/// precision) or "captures" (small, to be recorded: every dtype and gate). Throws std::invalid_argument for another
+/// name or an unknown regime.
 std::vector<ProblemSpec> suite(std::string_view name, const Selection& = {});
 
 /// Multiplications of one forward and two backward passes, as extended precision does them.

@@ -56,7 +56,8 @@ void ProblemOptions::add_to(Command& command) {
   const std::string group = "Problems";
   command
       .add_option("--suite", suite,
-                  "smoke (seconds, the default), standard (minutes), full, golden (tiny), or captures (tiny; what "
+                  "smoke (the quickest, the default), standard (every regime in every dtype), full (that with three "
+                  "seeds, and longer sequences), golden (tiny), or captures (tiny; what "
                   "data/captures/cuda records: every dtype and gate)")
       ->group(group);
   command.add_option("--dtype", dtypes, "only float64, float32, float16 or bfloat16; several: separated by commas")
@@ -69,7 +70,10 @@ void ProblemOptions::add_to(Command& command) {
       ->repeated()
       ->group(group);
   command.add_option("--seed", seed, "replaces the suite's seeds")->group(group);
-  auto* one_case = command.add_option("--case", cases, "one problem, as a reproduction line names it; may be repeated")
+  auto* one_case = command
+                       .add_option("--case", cases,
+                                   "one problem, as a reproduction line or the heading of a failure names it; may be "
+                                   "repeated. Needs regime, dtype, S, DHQK and DHV")
                        ->repeated()
                        ->group(group);
   for (const char* other : {"--suite", "--dtype", "--eps", "--gate", "--regime", "--shape", "--seed"})
@@ -85,8 +89,7 @@ std::vector<verify::ProblemSpec> ProblemOptions::named_cases() const {
   std::vector<verify::ProblemSpec> result;
   for (const std::string& line : cases) {
     try {
-      result.push_back(verify::parse_spec(line));
-      validate(result.back().problem);
+      result.push_back(verify::parse_case(line));
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument(std::string("--case: ") + error.what());
     }
@@ -96,11 +99,7 @@ std::vector<verify::ProblemSpec> ProblemOptions::named_cases() const {
 
 verify::Selection ProblemOptions::selection() const {
   verify::Selection selection;
-  for (const std::string& text : dtypes) {
-    selection.dtypes.push_back(parse_dtype(text, "--dtype"));
-    if (selection.dtypes.back() == DType::tfloat32)
-      refuse("--dtype", text, "a storage format: float64, float32, float16 or bfloat16");
-  }
+  for (const std::string& text : dtypes) selection.dtypes.push_back(parse_storage_dtype(text, "--dtype"));
   for (const std::string& text : eps) selection.eps.push_back(parse_eps(text, "--eps"));
   for (const std::string& text : gates) selection.gates.push_back(parse_gate(text, "--gate"));
   selection.regimes = regimes;

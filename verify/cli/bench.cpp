@@ -23,7 +23,7 @@ verify::BenchSelection selection_of(const Options& options) {
   verify::BenchSelection selection;
   for (const std::string& text : options.dtypes) {
     require_choice(text, "--dtype", {"float64", "float32", "float16", "bfloat16"});
-    selection.dtypes.push_back(parse_dtype(text, "--dtype"));
+    selection.dtypes.push_back(parse_storage_dtype(text, "--dtype"));
   }
   for (const std::string& text : options.gates) selection.gates.push_back(parse_gate(text, "--gate"));
   for (const std::string& text : options.shapes) selection.shapes.push_back(verify::parse_shape(text, "--shape"));

@@ -5,10 +5,12 @@
 #include <atomic>
 #include <mutex>
 
+#include "base/memory.hpp"
 #include "cases/case_file.hpp"
 #include "cases/source_digest.hpp"
 #include "cli/cli.hpp"
 #include "report/report.hpp"
+#include "runner/kernel_needs.hpp"
 #include "runner/runner.hpp"
 #include "sweep/sweep.hpp"
 
@@ -38,6 +40,7 @@ verify::Case record(const verify::Run& run, const verify::ProblemSpec& spec, ver
   const VariantInfo& info = run.kernel->info();
   verify::KernelData data = runner(*run.kernel, c, run.convention, {});
   data.variant = info.key();
+  data.formulation = info.module;
   data.convention = run.convention;
   data.operand_dtype = info.operand_dtype;
   data.state_dtype = info.state_dtype;
@@ -50,6 +53,15 @@ verify::Case record(const verify::Run& run, const verify::ProblemSpec& spec, ver
       plugin == nullptr ? verify::source_digest(info.key()) : verify::sha256_of_file(plugin->library());
   c.kernel = std::move(data);
   return c;
+}
+
+/// Why this process and the one that runs the kernel cannot have the memory for this run; empty if they can.
+std::string why_too_large(const verify::ProblemSpec& spec, const verify::Run& run, const Isolation& isolation) {
+  verify::VerifierNeeds own = verify::verifier_needs(spec.problem, spec.cotangents, 1, Module::recurrent);
+  own.reference = own.bounds = own.scratch = 0;  // nothing is judged here
+  own.results *= 2;                              // once more as a file
+  return verify::why_too_large(own, verify::kernel_needs(*run.kernel, spec.problem, run.convention.has_value()),
+                               {.worker = isolation.worker_memory()});
 }
 
 int capture(const Options& options) {
@@ -73,25 +85,32 @@ int capture(const Options& options) {
     print_error(fmt::format("{}: {}\n{}", capture_name(run, spec), what, verify::repro_line(spec, run)));
   };
   {
-    Progress progress("problems", static_cast<std::int64_t>(plan.units.size()));
+    Progress progress("problems", static_cast<std::int64_t>(plan.units.size()), false);  // failures are told one by one
     verify::for_each_unit(plan.units, options.threads.value(), [&](const verify::Unit& unit, int) {
       std::int64_t failed_before = 0;
-      if (unit.unavailable.empty()) {
-        const verify::Case inputs = verify::make_case(unit.spec);
-        for (const verify::Run& run : unit.runs) {
+      if (const verify::ProblemRuns* work = unit.problem()) {
+        std::optional<verify::Case> inputs;
+        for (const verify::Run& run : work->runs) {
+          if (const std::string reason = why_too_large(work->spec, run, isolation); !reason.empty()) {
+            const std::lock_guard lock(mutex);
+            fail(run, work->spec, reason.c_str());
+            ++failed_before;
+            continue;
+          }
+          if (!inputs) inputs = verify::make_case(work->spec);
           std::optional<verify::Case> c;
           std::string problem;
           try {
-            c = record(run, unit.spec, inputs, runner);
+            c = record(run, work->spec, *inputs, runner);
           } catch (const std::exception& reason) {
-            problem = reason.what();
+            problem = verify::reason_of(reason);
           }
           const std::lock_guard lock(mutex);
           if (c) {
             verify::write_case(*c, std::filesystem::path(options.out) / (c->name + ".h5"));
             ++written;
           } else {
-            fail(run, unit.spec, problem.c_str());
+            fail(run, work->spec, problem.c_str());
             ++failed_before;
           }
         }
@@ -101,8 +120,8 @@ int capture(const Options& options) {
     });
   }
   for (const verify::Unit& unit : plan.units)
-    if (!unit.unavailable.empty())
-      fmt::print(stderr, "SKIPPED  {}  {}\n", unit.runs.front().kernel->info().key(), unit.unavailable);
+    if (const verify::CannotRun* cannot = unit.cannot_run())
+      fmt::print(stderr, "SKIPPED  {}  {}\n", cannot->kernel->info().key(), cannot->reason);
   if (written > 0) verify::write_manifest(options.out);
   fmt::print("{} captures written to {}\n", written, options.out);
   return failed > 0 ? kFailed : written == 0 ? kNothingJudged : kOk;

@@ -40,6 +40,9 @@ void add_worker(Command& app, int& status);
 /// Prints "mlstm: <message>" as one line on stderr.
 void print_error(std::string_view message);
 
+/// Columns that text on standard output may take: $COLUMNS, else those of the terminal, else 80.
+std::size_t text_width();
+
 /// Numbers from the command line. Throw std::invalid_argument that names the argument, its value and what was expected.
 std::int64_t parse_integer(std::string_view text, std::string_view argument, std::int64_t at_least);
 double parse_eps(std::string_view text, std::string_view argument);
@@ -89,9 +92,12 @@ class Isolation {
   /// The plugins' variants.
   std::vector<const Kernel*> plugins() const;
   verify::RunFunction runner();
+  /// Bytes that a process that runs kernels may use, 0: any number; absent: kernels run in this process.
+  std::optional<std::uint64_t> worker_memory() const { return worker_memory_; }
   verify::UnavailableFunction unavailable();
 
  private:
+  std::optional<std::uint64_t> worker_memory_;
   std::optional<verify::WorkerPool> workers_;  // before the variants, which use it
   std::vector<verify::PluginVariants> plugins_;
 };

@@ -103,6 +103,7 @@ Isolation::Isolation(const IsolationOptions& options) {
     if (!options.memory_limit.empty()) how.memory_limit = parse_memory(options.memory_limit);
     how.on_output = show_output;
     how.on_notice = print_error;
+    worker_memory_ = how.memory_limit;
     workers_.emplace(how);
     end_on_signals();
   }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <iostream>
 
+#include "base/memory.hpp"
 #include "base/text.hpp"
 #include "cli/cli.hpp"
 #include "report/report.hpp"
@@ -62,8 +63,9 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const std::exception& error) {
-    mlstm::cli::print_error(
-        std::ferror(stdout) != 0 ? fmt::format("standard output cannot be written: {}", error.what()) : error.what());
+    mlstm::cli::print_error(std::ferror(stdout) != 0
+                                ? fmt::format("standard output cannot be written: {}", error.what())
+                                : mlstm::verify::reason_of(error));
   } catch (...) {
     mlstm::cli::print_error("unknown error");
   }

@@ -62,6 +62,7 @@ void write_files(const std::string& report, const std::string& name, const std::
 }
 
 int judge_honest(const Options& options) {
+  if (!options.report.empty()) verify::require_report_directory(options.report);
   verify::HonestOptions how;
   how.seeds = parse_integer(options.honest, "--honest", 1);
   if (!options.problems.seed.empty())
@@ -70,7 +71,7 @@ int judge_honest(const Options& options) {
   if (options.variants.empty())
     how.kernels.insert(how.kernels.end(), verify::specimens().begin(), verify::specimens().end());
   if (!options.problems.dtypes.empty()) how.dtypes.clear();
-  for (const std::string& text : options.problems.dtypes) how.dtypes.push_back(parse_dtype(text, "--dtype"));
+  for (const std::string& text : options.problems.dtypes) how.dtypes.push_back(parse_storage_dtype(text, "--dtype"));
   how.threads = options.threads.value();
   std::optional<Progress> progress;
   how.on_total = [&](std::int64_t total) { progress.emplace("problems", total, false); };
@@ -88,6 +89,7 @@ int plant(const Options& options) {
   verify::MutationOptions how;
   how.mutants = select_mutants(options.mutants);
   if (options.list) return list_mutants(how.mutants);
+  if (!options.report.empty()) verify::require_report_directory(options.report);
   how.specimens = verify::specimens();
   how.adapt = problems.cases.empty();
   how.threads = options.threads.value();
@@ -121,8 +123,7 @@ void add_mutate(Command& app, int& status) {
       "beside that, what acceptance rules of other test suites find. Succeeds if at least 99 % are found and no honest "
       "kernel fails");
   options->problems.add_to(*command);
-  command->get_option("--suite")->description(
-      "smoke (seconds), standard (minutes, the default), full, golden or captures");
+  command->get_option("--suite")->description("smoke, standard (the default), full, golden or captures");
   command->add_option("--mutant", options->mutants, "only these mutants (names or globs); without the other rules")
       ->delimiter(',');
   command->add_flag("--list", options->list, "lists the mutants and runs nothing");

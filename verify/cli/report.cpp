@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // mlstm report: renders and merges reports.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <algorithm>
 #include <filesystem>
+#include <iterator>
 
 #include "cases/case_file.hpp"
 #include "cli/cli.hpp"
@@ -24,37 +25,58 @@ verify::GroupBy parse_by(const std::string& text) {
   return text == "case" ? verify::GroupBy::item_case : verify::GroupBy::variant;
 }
 
+/// False for what says only what `mlstm mutate` found.
+bool has_verdicts(const std::filesystem::path& directory) {
+  return std::filesystem::exists(directory / "report.json") || std::filesystem::exists(directory / "journal.jsonl");
+}
+
 int render(const Options& options) {
   require_choice(options.format, "--format", {"table", "json", "html"});
   const verify::GroupBy by = parse_by(options.by);
   if (options.directories.empty())
-    throw std::invalid_argument("DIR is missing; expected a directory with a report.json");
+    throw std::invalid_argument("DIR is missing; expected a directory with a report.json or a journal.jsonl");
   std::vector<verify::Item> items;
-  std::string text;
-  if (options.format == "html") {
-    text = verify::html_of_reports({options.directories.begin(), options.directories.end()}, items);
-  } else {
-    for (const std::string& directory : options.directories)
-      for (verify::Item& item : verify::read_report(directory)) items.push_back(std::move(item));
-    text = options.format == "json" ? verify::to_json(items) : verify::to_text(items, by);
+  std::vector<verify::MutationFile> mutations;
+  std::vector<std::string> unfinished;
+  bool any_verdicts = false;
+  for (const std::string& directory : options.directories) {
+    if (options.format == "html")
+      if (auto file = verify::mutation_file_in(directory)) {
+        mutations.push_back(std::move(*file));
+        if (!has_verdicts(directory)) continue;
+      }
+    any_verdicts = true;
+    verify::FoundReport found = verify::find_report(directory, options.format == "html");
+    std::move(found.items.begin(), found.items.end(), std::back_inserter(items));
+    if (!found.unfinished.empty()) unfinished.push_back(found.unfinished);
   }
+  std::string remark = fmt::format("{}", fmt::join(unfinished, "; "));
+  if (!remark.empty()) remark = "UNFINISHED: " + remark;
+  std::string text;
+  if (options.format == "html")
+    text = verify::to_html(items, mutations, remark);
+  else if (options.format == "json")
+    text = verify::to_json(items);
+  else
+    text = verify::to_text(items, by, {}, options.out.empty() ? text_width() : verify::kTextWidth) +
+           (remark.empty() ? "" : remark + "\n");
   if (options.out.empty())
     fmt::print("{}", text);
   else
     verify::replace_file(options.out, text);
-  // What says only what `mlstm mutate` found has no verdicts.
-  const auto has_verdicts = [](const std::string& path) {
-    return !std::filesystem::is_directory(path) || std::filesystem::exists(std::filesystem::path(path) / "report.json");
-  };
-  if (std::none_of(options.directories.begin(), options.directories.end(), has_verdicts)) return kOk;
-  return verify::exit_status(items);
+  if (!unfinished.empty()) {
+    print_error(remark);
+    return kBadArguments;  // as for a file that cannot be read: the others are rendered
+  }
+  return any_verdicts ? verify::exit_status(items) : kOk;
 }
 
 int merge(const Options& options) {
   const verify::GroupBy by = parse_by(options.by);
+  verify::require_report_directory(options.out);
   const auto [items, remarks] = verify::merge_reports({options.directories.begin(), options.directories.end()});
   verify::write_report(items, by, remarks, options.out);
-  fmt::print("{}", verify::to_text(items, by, remarks));
+  fmt::print("{}", verify::to_text(items, by, remarks, text_width()));
   return verify::exit_status(items);
 }
 
@@ -63,8 +85,11 @@ int merge(const Options& options) {
 void add_report(Command& app, int& status) {
   auto options = std::make_shared<Options>();
   Command* command = app.add_subcommand(
-      "report", "Renders reports, or merges those of shards (report merge); the exit status is that of the verdicts");
-  command->add_option("DIR", options->directories, "directories with a report.json, or such files");
+      "report",
+      "Renders reports, or merges those of shards (report merge); the exit status is that of the verdicts, or 2 if a "
+      "sweep is unfinished");
+  command->add_option("DIR", options->directories,
+                      "directories with a report.json, or such files; of an interrupted sweep what its journal has");
   command->add_option("--format", options->format,
                       "table (the default), json, or html: one file for a browser, with what "
                       "mutate.json in the same directories says");

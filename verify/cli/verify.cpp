@@ -74,7 +74,7 @@ std::vector<Item> publish(verify::Verdicts verdicts, verify::GroupBy by, const s
   } catch (const verify::FileError&) {
     error = std::current_exception();
   }
-  fmt::print("{}", verify::to_text(items, by, remarks));
+  fmt::print("{}", verify::to_text(items, by, remarks, text_width()));
   if (error) std::rethrow_exception(error);
   return std::move(items);
 }
@@ -94,6 +94,7 @@ verify::Plan plan_suite(const Options& options, Isolation& isolation) {
 }
 
 int verify_suite(const Options& options) {
+  if (!options.report.empty()) verify::require_report_directory(options.report);
   const auto [number, count] = parse_shard(options.shard);
   if (options.resume && options.report.empty())
     throw std::invalid_argument("--resume needs --report; expected the directory of the sweep to go on with");
@@ -116,6 +117,8 @@ int verify_suite(const Options& options) {
   how.run.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
   how.run.guarded = !options.unguarded;
   how.runner = isolation.runner();
+  how.worker_memory = isolation.worker_memory();
+  how.on_notice = print_error;
   {
     Progress progress("problems", static_cast<std::int64_t>(units.size()));
     how.journal = journal ? &*journal : nullptr;
@@ -176,18 +179,17 @@ void print_stale(const std::vector<Item>& items) {
     fmt::print("  {}: {} capture{}\n", variant, names.size(), names.size() > 1 ? "s" : "");
 }
 
-/// Prints what is not as expected; true if nothing is.
-bool meets(const verify::Expectation& expected, const std::vector<Item>& items) {
+/// Prints what is as expected though it did not pass, and what is not.
+void print_comparison(const std::vector<Item>& items, const std::vector<std::string>& different) {
   for (const Item& item : items)
-    if (item.status != verify::Status::PASS && verify::is_expected(expected, item))
+    if (verify::is_expected_failure(item))
       fmt::print("{} (expected)  {}  {}\n", verify::to_string(item.status), item.case_name, item.tensor);
-  const std::vector<std::string> different = verify::differences(expected, items);
   for (const std::string& line : different) fmt::print("UNEXPECTED  {}\n", line);
   if (different.empty()) fmt::print("all {} verdicts are as expected\n", items.size());
-  return different.empty();
 }
 
 int verify_captures(const Options& options) {
+  if (!options.report.empty()) verify::require_report_directory(options.report);
   verify::CaptureOptions how;
   how.judge.convention = options.fixed_convention();
   if (!options.operand_dtype.empty()) how.judge.operand_dtype = parse_dtype(options.operand_dtype, "--operand-dtype");
@@ -237,11 +239,15 @@ int verify_captures(const Options& options) {
   if (without_kernel > 0)
     fmt::print(stderr, "{} of {} files hold nothing of a kernel and were not judged\n", without_kernel, files.size());
 
-  const std::vector<Item> items =
-      publish(verify::finish(std::move(all), verify::GroupBy::item_case), verify::GroupBy::item_case, options.report);
-  const bool as_expected = !expected || meets(*expected, items);
+  verify::Verdicts verdicts = verify::finish(std::move(all), verify::GroupBy::item_case);
+  std::vector<std::string> different;
+  if (expected) {
+    different = verify::differences(*expected, verdicts.items);
+    verify::compare_with(*expected, verdicts.items);
+  }
+  const std::vector<Item> items = publish(std::move(verdicts), verify::GroupBy::item_case, options.report);
+  if (expected) print_comparison(items, different);
   print_stale(items);
-  if (expected) return unreadable ? kBadArguments : !as_expected ? kFailed : items.empty() ? kNothingJudged : kOk;
   return unreadable ? kBadArguments : verify::exit_status(items);
 }
 

@@ -5,7 +5,17 @@
  * A library exports one function, mlstm_kernels, which lists its kernels. Each declares what it takes and computes, and
  * has the functions to call. Plain C11, and C++. A plugin links nothing of mlstm; it needs only this file. Examples are
  * verify/examples/recurrent_plugin.c, forward and backward in C, and verify/examples/parallel_plugin.cu, forward in
- * CUDA. reference/CONTRACT.md defines what a kernel has to compute: the function in section 2, the gradients in 3.
+ * CUDA.
+ *
+ * The function is defined in reference/CONTRACT.md, section 2, and its two gradient conventions in section 3. In short,
+ * with the exp gate, per head and step, and s = DHQK^(-1/2):
+ *     m_t = max(log sigmoid(f_t) + m_{t-1}, i_t)    F_t = exp(log sigmoid(f_t) + m_{t-1} - m_t)    I_t = exp(i_t - m_t)
+ *     C_t = F_t C_{t-1} + I_t k_t v_t^T             n_t = F_t n_{t-1} + I_t k_t
+ *     h_t = C_t^T (s q_t) / (max(|n_t . (s q_t)|, exp(-m_t)) + eps)
+ * and with the sigmoid gate F_t = sigmoid(f_t), I_t = sigmoid(i_t), no m, and max(|n_t . (s q_t)|, 1) + eps, or a
+ * denominator of 1 if `normalize` is 0. q carries no scale: the kernel applies s. i and f are pre-activations. The last
+ * states c, n are the stabilised ones above. Gradients are those with respect to the tensors as given: q before the
+ * scale, i and f before the activation.
  *
  * Memory. The caller allocates everything: inputs, outputs, `saved` (what forward leaves for backward) and `workspace`.
  * Pointers are to memory of the declared device: host memory, or memory of the current CUDA device. All are aligned to
@@ -14,7 +24,8 @@
  * Tensors are row-major and contiguous:
  *     q, k (B,NH,S,DHQK)    v, h (B,NH,S,DHV)    i, f (B,NH,S)
  *     c (B,NH,DHQK,DHV)     n (B,NH,DHQK)        m (B,NH)          gradients and cotangents as what they belong to
- * in the problem's dtype. With a 16-bit dtype the states c, n, m and their gradients and cotangents are float32.
+ * in the problem's dtype: float64, float32, float16 or bfloat16. The states c, n, m and their gradients and cotangents
+ * are float32 if that is a 16-bit one.
  * With the sigmoid gate there is no m: its pointers are null.
  *
  * Errors. A function that fails returns a number other than 0 and says why in `message` (at most message_size bytes,

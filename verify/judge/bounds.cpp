@@ -5,9 +5,11 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "base/memory.hpp"
 #include "judge/bound_constants.hpp"
 #include "judge/hot/head_bounds.hpp"
 #include "mlstm/parallel_for.hpp"
+#include "mlstm/reference/fields.hpp"
 
 namespace mlstm::verify {
 namespace {
@@ -77,29 +79,19 @@ auto* slice(Map& map, const std::string& name, std::int64_t heads, std::int64_t 
   return found->second.data() + head * (static_cast<std::int64_t>(found->second.size()) / heads);
 }
 
-template <class T, class Map>
-Gradients<T> gradient_slices(Map& map, const std::string& prefix, std::int64_t heads, std::int64_t head) {
-  const auto at = [&](const char* name) { return const_cast<T*>(slice(map, prefix + name, heads, head)); };
-  return {.q = at("q"),
-          .k = at("k"),
-          .v = at("v"),
-          .i = at("i"),
-          .f = at("f"),
-          .c_initial = at("c_initial"),
-          .n_initial = at("n_initial"),
-          .m_initial = at("m_initial")};
-}
-
-template <class Map>
-Outputs<double> output_slices(Map& map, std::int64_t heads, std::int64_t head) {
-  const auto at = [&](const char* name) { return const_cast<double*>(slice(map, name, heads, head)); };
-  return {.h = at("h"), .c_last = at("c_last"), .n_last = at("n_last"), .m_last = at("m_last")};
+/// The head's slices of the tensors that the map holds under the names of a structure, behind `prefix`.
+template <class Struct, class Map>
+Struct slices(Map& map, const std::string& prefix, std::int64_t heads, std::int64_t head) {
+  return reference::pointers_by_name<Struct>([&](std::string_view name) {
+    // a structure for results may be read only here
+    return const_cast<double*>(slice(map, prefix + std::string(name), heads, head));
+  });
 }
 
 template <class Map>
 GradientBounds gradient_bound_slices(Map& map, const std::string& prefix, std::int64_t heads, std::int64_t head) {
   GradientBounds out;
-  static_cast<Gradients<double>&>(out) = gradient_slices<double>(map, prefix, heads, head);
+  static_cast<Gradients<double>&>(out) = slices<Gradients<double>>(map, prefix, heads, head);
   out.f_straddling = slice(map, prefix + "f_straddling", heads, head);
   out.open_rows = slice(map, prefix + "open_rows", heads, head);
   return out;
@@ -108,6 +100,8 @@ GradientBounds gradient_bound_slices(Map& map, const std::string& prefix, std::i
 Array zeros(const std::vector<std::int64_t>& shape) {
   return xt::zeros<double>(std::vector<std::size_t>(shape.begin(), shape.end()));
 }
+
+TensorMap bounds_in_memory(const Case& c, const ReferenceData& reference, const Precision& precision, int threads);
 
 }  // namespace
 
@@ -122,12 +116,20 @@ Precision precision_of(const Case& c) {
   p.state = c.kernel->state_dtype.value_or(p.state);
   if (const auto saved = c.kernel->attributes.find("saved_dtype"); saved != c.kernel->attributes.end())
     p.saved = parse_dtype(std::get<std::string>(saved->second), "saved_dtype");
-  if (c.kernel->variant.starts_with("recurrent--")) p.window = 0;
-  if (c.kernel->variant.starts_with("parallel--")) p.window = c.problem.shape.S;
+  const std::optional<Module> formulation = formulation_of(*c.kernel);
+  if (formulation == Module::recurrent) p.window = 0;
+  if (!formulation || formulation == Module::parallel) p.window = c.problem.shape.S;
   return p;
 }
 
 TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Precision& precision, int threads) {
+  return naming_who_ran_out("the verifier", "it computed the error bounds",
+                            [&] { return bounds_in_memory(c, reference, precision, threads); });
+}
+
+namespace {
+
+TensorMap bounds_in_memory(const Case& c, const ReferenceData& reference, const Precision& precision, int threads) {
   const Problem& problem = c.problem;
   const Shape& shape = problem.shape;
   const bool gradients = !c.cotangents.empty();
@@ -153,8 +155,6 @@ TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Prec
   // A case may come without dh and still have cotangents of the last states.
   const Array no_dh = gradients && !c.cotangents.contains("h") ? zeros(shape_of("h", shape)) : Array();
   parallel_for(heads, threads, [&](std::int64_t head) {
-    const auto input = [&](const char* name) { return slice(c.inputs, name, heads, head); };
-    const auto cotangent = [&](const char* name) { return slice(c.cotangents, name, heads, head); };
     HeadProblem p{.S = shape.S,
                   .DHQK = shape.DHQK,
                   .DHV = shape.DHV,
@@ -168,14 +168,14 @@ TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Prec
                   // Large chunks are cut to keep S x L small.
                   .chunk = precision.window == 0 ? 64 : std::min<std::int64_t>(precision.window, 128),
                   .u = roundoffs(precision),
-                  .in = {input("q"), input("k"), input("v"), input("i"), input("f"), input("c_initial"),
-                         input("n_initial"), input("m_initial")},
-                  .out = output_slices(reference.outputs, heads, head),
-                  .cotangents = {cotangent("h"), cotangent("c_last"), cotangent("n_last"), cotangent("m_last")},
-                  .exact = gradient_slices<double>(reference.exact, "", heads, head),
-                  .detached = gradient_slices<double>(reference.detached, "", heads, head)};
+                  .in = slices<Inputs<double>>(c.inputs, "", heads, head),
+                  .out = slices<Outputs<double>>(reference.outputs, "", heads, head),
+                  .cotangents = slices<Cotangents<double>>(c.cotangents, "", heads, head),
+                  .exact = slices<Gradients<double>>(reference.exact, "", heads, head),
+                  .detached = slices<Gradients<double>>(reference.detached, "", heads, head)};
     if (no_dh.size() > 1) p.cotangents.h = no_dh.data() + head * shape.S * shape.DHV;
-    const HeadBounds out{output_slices(bounds, heads, head), gradient_bound_slices(bounds, "exact/", heads, head),
+    const HeadBounds out{slices<Outputs<double>>(bounds, "", heads, head),
+                         gradient_bound_slices(bounds, "exact/", heads, head),
                          gradient_bound_slices(bounds, "detached/", heads, head)};
     head_bounds(p, out);
   });
@@ -183,5 +183,7 @@ TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Prec
   for (auto& [name, bound] : bounds) bound *= constant_of(constants, name.substr(name.find('/') + 1));
   return bounds;
 }
+
+}  // namespace
 
 }  // namespace mlstm::verify

@@ -22,8 +22,10 @@ struct Precision {
   auto operator<=>(const Precision&) const = default;
 };
 
-/// What `c` was computed with: its dtype, its chunk size and what /kernel declares (module by the variant's key,
-/// operand_dtype, state_dtype, and the attribute `saved_dtype`, without which m and d count as saved in the dtype).
+/// What `c` was computed with: its dtype, its chunk size and what /kernel declares (its formulation, without
+/// which the window is the widest that there is, S; operand_dtype, state_dtype, and the attribute `saved_dtype`,
+/// without which m and d count as saved in the dtype). Without a /kernel the window is the chunk size, or S if there is
+/// none.
 Precision precision_of(const Case& c);
 
 /// Bounds by tensor: "h", "c_last", ..., "exact/q", ..., "detached/m_initial"; calibrated: an honest kernel of this

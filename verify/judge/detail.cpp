@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "judge/detail.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
@@ -51,6 +53,10 @@ char ErrorPicture::level_of(double error_ratio) {
   if (error_ratio == 0) return alphabet.front();
   if (!std::isfinite(error_ratio)) return alphabet.back();
   return alphabet[static_cast<std::size_t>(std::clamp(std::ceil(2 * std::log2(error_ratio)) + 44, 1.0, 62.0))];
+}
+
+std::string difference_text(const Detail& detail) {
+  return fmt::format("got {}, expected {}, bound {:.3g}", detail.got, detail.expected, detail.bound);
 }
 
 double unit_in_the_last_place(DType storage, double x) {

@@ -49,6 +49,9 @@ struct Detail {
   bool operator==(const Detail&) const = default;
 };
 
+/// "got 1, expected 2, bound 0.1": what a note says of the worst element.
+std::string difference_text(const Detail& detail);
+
 /// Names of the axes of a judged tensor ("h", "c_last", "dq", "dc_initial", ...): "batch", "head", and then "time
 /// step", "key dim" or "value dim". Empty for an unknown tensor.
 std::vector<std::string> axis_names(std::string_view tensor);

@@ -73,12 +73,11 @@ Item judge_tensor(const std::string& tensor, const Array& values, const Array& r
   if (is_new) hides->second = hidden_wrong_answers(reference, bound, has_time_axis);
   item.hides = hides->second;
   if (std::all_of(reference.begin(), reference.end(), [](double x) { return x == 0; }))
-    add_note(item, "trivial: zero by definition");
-  else if (std::find(item.hides.begin(), item.hides.end(), "zero") != item.hides.end())
-    add_note(item, "trivial: zeros would pass");
-  if (item.status == Status::FAIL)
-    add_note(item, fmt::format("got {}, expected {}, bound {:.3g}", values.data()[result.worst],
-                               reference.data()[result.worst], bound.data()[result.worst]));
+    item.trivial = item.zero_by_definition = true;
+  else
+    item.trivial = std::find(item.hides.begin(), item.hides.end(), "zero") != item.hides.end();
+  if (item.trivial) add_note(item, std::string(trivial_text(item.zero_by_definition)));
+  if (item.status == Status::FAIL) add_note(item, difference_text(*item.detail));
   return item;
 }
 
@@ -190,8 +189,9 @@ std::vector<Item> judge_gradient_set(const Case& c, const ReferenceData& referen
   if (!fixed)
     for (Item& item : taken.items) {
       if (exact.failures == 0 && detached.failures == 0) item.convention = "both";
-      add_note(item,
-               "convention not declared: " + item.convention + (item.convention == "both" ? " fit" : " fits better"));
+      add_note(item, item.convention == "both"
+                         ? std::string("convention not declared: the set of gradients fits both")
+                         : "convention not declared: the set of gradients fits " + item.convention + " better");
     }
   return std::move(taken.items);
 }
@@ -237,6 +237,10 @@ Array error_ratios(const Array& values, const Array& reference, const Array& bou
   for (std::size_t n = 0; n < reference.size(); ++n)
     ratios.data()[n] = error_of_element(values.data()[n], reference.data()[n], bound.data()[n], storage).ratio;
   return ratios;
+}
+
+std::string_view trivial_text(bool zero_by_definition) {
+  return zero_by_definition ? "trivial: zero by definition" : "trivial: zeros would pass";
 }
 
 std::string bound_name(const KernelData& kernel, const std::string& tensor, std::string_view convention) {
@@ -306,9 +310,12 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
       for (const std::string& name : input_names(c.problem)) require(c.kernel->gradients, name, "d" + name);
   }
   const std::string regime = regime_of(c);
+  const bool unknown = !formulation_of(*c.kernel);
   for (Item& item : items) {
+    if (unknown && item.error_ratio) add_note(item, "formulation not stated: bounds of the widest window of gate sums");
     item.variant = c.kernel->variant;
     item.case_name = c.name;
+    item.regime = regime;
     if (!item.detail) continue;
     item.detail->problem = c.problem;
     item.detail->regime = regime;

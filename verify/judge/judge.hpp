@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cases/case.hpp"
+#include "cases/problems.hpp"
 #include "judge/bounds.hpp"
 #include "judge/detail.hpp"
 
@@ -28,6 +29,18 @@ struct Item {
   std::optional<double> error_ratio, max_abs_error, rel_frobenius;  ///< absent: not computed; may be infinite
   std::vector<std::int64_t> worst_index;
   std::string repro, note;
+  std::string regime;                  ///< of a generated problem; empty if unknown, as in captures of others
+  std::optional<ProblemSpec> problem;  ///< that was run; absent for captures and for what was not run
+  std::string property;                ///< that was checked; empty: judged against the reference
+  std::string run;                     ///< that the item belongs to (name_of(Run)); empty: none, or several
+  std::string check;                   ///< that stopped the run, which gave no numbers; one of kRunChecks, "timeout",
+                                       ///< "exception"; empty: the numbers were judged
+  bool trivial = false;                ///< a tensor of zeros would pass
+  bool zero_by_definition = false;     ///< all expected values are zero, so zeros are right; then trivial is set too
+  bool not_finite = false;             ///< error_ratio was not, where it is absent: report.json has no number for it
+  /// Whether the status is the one that is recorded for the item (--expect): a failure then alarms nobody, and a PASS
+  /// that is not does. Absent: nothing was compared.
+  std::optional<bool> as_expected;
   /// Wrong answers that the bound could not tell from the right one in this tensor: of "zero", "constant", "negated",
   /// "doubled" and "shifted" (by one time step) those that differ from the reference and would still pass.
   std::vector<std::string> hides;
@@ -75,6 +88,9 @@ Comparison compare(const Array& values, const Array& reference, const Array& bou
 /// and where the bound is not finite.
 Array error_ratios(const Array& values, const Array& reference, const Array& bound, DType storage);
 
+/// What a note says of a trivial tensor.
+std::string_view trivial_text(bool zero_by_definition);
+
 /// The key of error_bounds that `tensor` (h, ..., dq, ...) of this kernel is held to under `convention`: "h",
 /// "exact/q", "detached/f_straddling", ...
 std::string bound_name(const KernelData& kernel, const std::string& tensor, std::string_view convention);
@@ -88,8 +104,8 @@ bool declares_straddling(const KernelData& kernel);
 
 /// Judges everything in `c.kernel` against `reference` (which has gradients if the case has cotangents): outputs, last
 /// states and gradients. Never throws for wrong numbers; one item per tensor, in contract order.
-/// The note says `trivial` where a tensor of zeros would pass, and `zero by definition` where it is right; which of the
-/// two bounds df meets; and under which other convention a failing gradient would pass.
+/// Notes say in words what Item::trivial and zero_by_definition say; which of the two bounds df meets; that the
+/// formulation is not stated; and under which other convention a failing gradient would pass.
 std::vector<Item> judge(const Case& c, const ReferenceData& reference, const JudgeOptions& options = {});
 
 }  // namespace mlstm::verify

@@ -135,6 +135,9 @@ std::vector<Item> PropertyCheck::items(std::string_view property) const {
     Item item;
     item.variant = kernel_.info().key();
     item.case_name = fmt::format("property:{}/{}", property, case_name(spec_));
+    item.property = property;
+    item.regime = spec_.regime;
+    item.problem = spec_;
     item.tensor = (name.convention ? "d" : "") + name.tensor;
     if (name.convention) item.convention = to_string(*name.convention);
     item.status = finding.ratio <= 1 ? Status::PASS : Status::FAIL;
@@ -144,9 +147,11 @@ std::vector<Item> PropertyCheck::items(std::string_view property) const {
     item.note = finding.note;
     if (const auto remarks = remarks_.find(name); remarks != remarks_.end())
       item.note += (item.note.empty() ? "" : "; ") + remarks->second;
-    if (!finding.telling)
-      item.note += (item.note.empty() ? "" : "; ") +
-                   std::string(zero_by_definition(name) ? "trivial: zero by definition" : "trivial: zeros would pass");
+    if (!finding.telling) {
+      item.trivial = true;
+      item.zero_by_definition = zero_by_definition(name);
+      item.note += (item.note.empty() ? "" : "; ") + std::string(trivial_text(item.zero_by_definition));
+    }
     items.push_back(std::move(item));
   };
   for (const std::string& name : output_names(problem())) add({name, {}});

@@ -2,7 +2,9 @@
 #include "report/report.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
@@ -10,21 +12,30 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/append_file.hpp"
 #include "base/files.hpp"
 #include "base/json.hpp"
 #include "cases/case_file.hpp"
+#include "report/item_json.hpp"
 #include "report/report_html.hpp"
 
 namespace mlstm::verify {
 namespace {
+
+/// Of report.json. There is none in those without the keys of put_facts.
+constexpr int kVersion = 2;
+
+/// Adds the remark unless it is there already, as in a report that was read.
+void add_remark(std::string& note, const std::string& remark) {
+  if (note.find(remark) == std::string::npos) note += (note.empty() ? "" : "; ") + remark;
+}
 
 /// The number, or nothing and a remark about why if it is not finite. Fifteen digits say
 /// all that anybody can use, and are the same when they are read and written again, by any program.
 std::optional<double> finite(const std::optional<double>& value, std::string_view name, std::string& note) {
   if (!value) return {};
   if (std::isfinite(*value)) return std::strtod(fmt::format("{:.15g}", *value).c_str(), nullptr);
-  if (!note.empty()) note += "; ";
-  note += std::string(name) + " is " + (std::isnan(*value) ? "NaN" : *value > 0 ? "+Inf" : "-Inf");
+  add_remark(note, std::string(name) + " is " + (std::isnan(*value) ? "NaN" : *value > 0 ? "+Inf" : "-Inf"));
   return {};
 }
 
@@ -42,6 +53,7 @@ Json to_object(const Item& given) {
   object["worst_index"] = item.worst_index;
   object["repro"] = item.repro;
   object["note"] = item.note;
+  put_facts(object, item);
   return object;
 }
 
@@ -57,8 +69,8 @@ std::optional<double> number_in(const Json& object, const char* key) {
   return value.get<double>();
 }
 
-/// Throws std::invalid_argument.
-Item item_of(const Json& object) {
+/// `has_facts`: from a report with the keys of put_facts. Throws std::invalid_argument.
+Item item_of(const Json& object, bool has_facts) {
   if (!object.is_object()) throw std::invalid_argument("is no object");
   Item item;
   item.variant = text_or_null(object, "variant");
@@ -72,6 +84,10 @@ Item item_of(const Json& object) {
   item.worst_index = integers_of(object, "worst_index");
   item.repro = text_or_null(object, "repro");
   item.note = text_or_null(object, "note");
+  if (has_facts)
+    get_facts(object, item);
+  else
+    infer_facts(item);
   return item;
 }
 
@@ -81,12 +97,11 @@ Item as_reported(const Item& item) {
   Item reported = item;
   std::string& note = reported.note;
   note = to_utf8(item.note);
-  for (std::size_t n = 0; n < item.hides.size(); ++n)
-    note += n > 0 ? ", " + item.hides[n] : (note.empty() ? "" : "; ") + ("the bound would hide: " + item.hides[n]);
-  reported.hides.clear();
+  if (!item.hides.empty()) add_remark(note, to_utf8(fmt::format("{}{}", kHidesText, fmt::join(item.hides, ", "))));
   reported.variant = to_utf8(item.variant);
   reported.case_name = to_utf8(item.case_name);
   reported.repro = to_utf8(item.repro);
+  reported.not_finite |= item.error_ratio && !std::isfinite(*item.error_ratio);
   reported.error_ratio = finite(item.error_ratio, "error_ratio", note);
   reported.max_abs_error = finite(item.max_abs_error, "max_abs_error", note);
   reported.rel_frobenius = finite(item.rel_frobenius, "rel_frobenius", note);
@@ -100,19 +115,26 @@ std::map<Status, std::int64_t> count_statuses(const std::vector<Item>& items) {
   return counts;
 }
 
+bool alarms(const Item& item) {
+  if (item.status == Status::SKIPPED) return false;
+  return item.as_expected ? !*item.as_expected : item.status != Status::PASS;
+}
+
+bool is_expected_failure(const Item& item) {
+  return item.as_expected.value_or(false) && item.status != Status::PASS && item.status != Status::SKIPPED;
+}
+
 int exit_status(const std::vector<Item>& items) {
-  const auto counts = count_statuses(items);
-  const auto total = static_cast<std::int64_t>(items.size());
-  const std::int64_t passed = counts.at(Status::PASS), skipped = counts.at(Status::SKIPPED);
-  if (passed + skipped != total) return 1;
-  return passed == 0 ? 3 : 0;
+  if (std::any_of(items.begin(), items.end(), alarms)) return 1;
+  const auto is_skipped = [](const Item& item) { return item.status == Status::SKIPPED; };
+  return std::all_of(items.begin(), items.end(), is_skipped) ? 3 : 0;
 }
 
 std::string to_json(const std::vector<Item>& items) {
   Json summary;
   for (const auto& counts = count_statuses(items); const Status status : kStatuses)
     summary[to_string(status)] = counts.at(status);
-  std::string text = "{\"summary\": " + serialize(summary) + ",\n\"items\": [";
+  std::string text = fmt::format("{{\"report\": {}, \"summary\": {},\n\"items\": [", kVersion, serialize(summary));
   const char* separator = "\n";
   for (const Item& item : items) {
     text += separator + serialize(to_object(item));
@@ -125,10 +147,13 @@ std::vector<Item> parse_report(std::string_view text, const std::string& source)
   const Json root = parse_json(text, source);
   const Json* list = find_member(root, "items");
   if (list == nullptr || !list->is_array()) throw FileError(source + ": expected an object with an array \"items\"");
+  const Json* version = find_member(root, "report");
+  if (version != nullptr && *version != kVersion)
+    throw FileError(fmt::format("{}: \"report\" is {}; expected {}, or none", source, serialize(*version), kVersion));
   std::vector<Item> items;
   for (const Json& value : *list) {
     try {
-      items.push_back(item_of(value));
+      items.push_back(item_of(value, version != nullptr));
     } catch (const std::invalid_argument& fault) {
       throw FileError(fmt::format("{}: item {}: {}", source, items.size(), fault.what()));
     }
@@ -148,6 +173,34 @@ void write_report(const std::vector<Item>& items, GroupBy by, const std::string&
                  {directory / "details.json", to_details(items, report)},
                  {directory / "report.html", to_html(items)},
                  {directory / "report.json", report}});
+}
+
+void require_report_directory(const std::filesystem::path& directory) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (!fs::exists(directory, error)) return;
+  if (!fs::is_directory(directory, error))
+    throw FileError(directory.string() + ": is no directory; expected one for a report");
+  // What this program's files begin with. Earlier ones had no "report".
+  constexpr std::pair<const char*, std::string_view> ours[]{{"report.json", "{\"report\":"},
+                                                            {"report.json", "{\"summary\":"},
+                                                            {"journal.jsonl", "{\"journal\":"},
+                                                            {"mutate.json", "{\"score\":"},
+                                                            {"honest.json", "{\"seeds\":"}};
+  for (const auto& [name, beginning] : ours) {
+    std::ifstream file(directory / name, std::ios::binary);
+    std::string text(beginning.size(), '\0');
+    if (file.read(text.data(), static_cast<std::streamsize>(text.size())) && text == beginning) return;
+  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name == DirectoryLock::kName || name.ends_with(".tmp")) continue;  // of a sweep that was killed at once
+    throw FileError(
+        fmt::format("{}: holds {}, and no report of this program; expected an empty directory, a new one, "
+                    "or that of a report to replace",
+                    directory.string(), name));
+  }
+  if (error) throw FileError(directory.string() + ": cannot be read (" + error.message() + ")");
 }
 
 std::vector<Item> read_report(const std::filesystem::path& path) {

@@ -29,12 +29,13 @@ std::string short_number(double value);
 /// How often each status occurs; every status is a key.
 std::map<Status, std::int64_t> count_statuses(const std::vector<Item>& items);
 
-/// Exit status of a program that judged `items` (contract §6): 1 if something failed, errored, timed out, was
-/// mistrusted or stale; 3 if nothing was judged (skips judge nothing); else 0.
+/// Exit status of a program that judged `items` (contract §6): 1 if something alarms, which is what failed, errored,
+/// timed out, was mistrusted or stale, but for what was expected to; 3 if nothing was judged (skips judge nothing);
+/// else 0.
 int exit_status(const std::vector<Item>& items);
 
-/// Text of report.json: UTF-8, keys in contract order, one item a line. Non-finite numbers are null, and the note says
-/// so.
+/// Text of report.json: UTF-8, keys in contract order, then those of put_facts; one item a line. Non-finite numbers are
+/// null, and the note says so.
 std::string to_json(const std::vector<Item>& items);
 
 /// Inverse of to_json, up to non-finite numbers. Throws FileError that names `source` and what is wrong in it.
@@ -45,12 +46,26 @@ std::string to_junit(const std::vector<Item>& items);
 
 enum class GroupBy { variant, item_case };
 
-/// One block per variant (or per case) with the largest error_ratio of every tensor, and the counts. `!` marks a
-/// tensor in which something did not pass.
-std::string to_table(const std::vector<Item>& items, GroupBy by);
+/// Columns of text where nothing else is known, and of summary.txt.
+inline constexpr std::size_t kTextWidth = 80;
+
+/// One block per variant (or per case) with the largest error_ratio of every tensor, and the counts; a tensor a column,
+/// or a line if that takes more than `width` columns. `!` marks a tensor in which something did not pass, `~` one in
+/// which nothing else did not than what was expected to.
+std::string to_table(const std::vector<Item>& items, GroupBy by, std::size_t width = kTextWidth);
 
 /// True for items of check_property, and for the SKIPPED ones of a sweep that checks properties.
-bool is_property(const Item& item);
+inline bool is_property(const Item& item) { return !item.property.empty(); }
+
+/// Whether the item makes a report a bad one: it was judged, and is other than PASS; if it was compared with a recorded
+/// verdict, that it is another one.
+bool alarms(const Item& item);
+
+/// Other than PASS, as recorded.
+bool is_expected_failure(const Item& item);
+
+/// Begins what a note says of Item::hides.
+inline constexpr std::string_view kHidesText = "the bound would hide: ";
 
 /// One line per variant: each property with its largest deviation over what is allowed. Empty if no item is one of a
 /// property.
@@ -66,8 +81,10 @@ std::string summary_line(const std::vector<Item>& items);
 /// "dk (detached): error_ratio 160 at [0, 0, 12, 3], ...": one item's verdict in words, without status and names.
 std::string describe(const Item& item);
 
-/// Table, properties, remarks, failures and summary line: the whole report for people.
-std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks = {});
+/// Table, properties, remarks, failures and summary line: the whole report for people. All but the failures and the
+/// summary, which are lines to copy and to search, fits into `width` columns.
+std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks = {},
+                    std::size_t width = kTextWidth);
 
 /// `item` as report.json says it: hidden wrong answers and non-finite numbers in the note, numbers to 15 digits.
 Item as_reported(const Item& item);
@@ -80,6 +97,10 @@ std::string to_details(const std::vector<Item>& items, std::string_view report);
 /// FileError that names `source` and what is wrong in it, also if it belongs to another report.
 void attach_details(std::vector<Item>& items, std::string_view text, std::string_view report,
                     const std::string& source);
+
+/// Throws FileError if files in `directory` could be lost to a report: it is not empty, and holds neither a report nor
+/// a journal nor a mutation report of this program.
+void require_report_directory(const std::filesystem::path& directory);
 
 /// Writes report.json, details.json, junit.xml, summary.txt (to_text) and report.html (to_html) into `directory`
 /// (created if missing), each atomically, and none before all could be written. Throws FileError.

@@ -58,7 +58,8 @@ std::string fill(std::string_view skeleton, const std::map<std::string_view, std
 
 }  // namespace
 
-std::string to_html(const std::vector<Item>& items, const std::vector<MutationFile>& mutations) {
+std::string to_html(const std::vector<Item>& items, const std::vector<MutationFile>& mutations,
+                    const std::string& remark) {
   const html::Model model = html::model_of(items);
   const std::string script = joined(".js");
   const bool any_eps = std::any_of(model.entries.begin(), model.entries.end(),
@@ -68,6 +69,7 @@ std::string to_html(const std::vector<Item>& items, const std::vector<MutationFi
   return fill(report_file("page.html"), {{"policy", "sha256-" + sha256_base64(script)},
                                          {"style", joined(".css")},
                                          {"verdict", items.empty() && !mutations.empty() ? "" : html::verdict(model)},
+                                         {"remark", html::remark(remark)},
                                          {"failures", html::failures(model)},
                                          {"by_regime", html::grid_by_regime(model)},
                                          {"by_eps", html::grid_by_eps(model)},
@@ -82,16 +84,10 @@ std::string to_html(const std::vector<Item>& items, const std::vector<MutationFi
                                          {"script", script}});
 }
 
-std::string html_of_reports(const std::vector<std::filesystem::path>& paths, std::vector<Item>& items) {
-  std::vector<MutationFile> mutations;
-  for (const std::filesystem::path& path : paths) {
-    const std::filesystem::path file = path / "mutate.json";
-    const bool mutated = std::filesystem::is_directory(path) && std::filesystem::exists(file);
-    if (mutated) mutations.push_back({read_text_file(file), file.string()});
-    if (mutated && !std::filesystem::exists(path / "report.json")) continue;
-    for (Item& item : read_report_with_details(path)) items.push_back(std::move(item));
-  }
-  return to_html(items, mutations);
+std::optional<MutationFile> mutation_file_in(const std::filesystem::path& directory) {
+  const std::filesystem::path file = directory / "mutate.json";
+  if (!std::filesystem::is_directory(directory) || !std::filesystem::exists(file)) return {};
+  return MutationFile{read_text_file(file), file.string()};
 }
 
 }  // namespace mlstm::verify

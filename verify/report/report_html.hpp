@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,12 +20,12 @@ struct MutationFile {
 /// The report: the verdict, what did not pass and why, status and largest error_ratio by regime, by eps and variant,
 /// the worst element of each tensor with pictures of its errors, the kill matrix of each of `mutations`, and every item
 /// with its reproduction line. The same input gives the same bytes. What items and files say is text, never markup.
-/// Throws FileError for a mutate.json that cannot be rendered; parts that it lacks are left out.
-std::string to_html(const std::vector<Item>& items, const std::vector<MutationFile>& mutations = {});
+/// `remark` is said below the verdict. Throws FileError for a mutate.json that cannot be rendered; parts that it lacks
+/// are left out.
+std::string to_html(const std::vector<Item>& items, const std::vector<MutationFile>& mutations = {},
+                    const std::string& remark = {});
 
-/// The HTML report of several report directories (or report.json files): report.json with details.json, and
-/// mutate.json, as far as they are there; one of report.json and mutate.json has to be. `items` gets all their items.
-/// Throws FileError.
-std::string html_of_reports(const std::vector<std::filesystem::path>& paths, std::vector<Item>& items);
+/// The mutate.json in a report directory, if there is one. Throws FileError.
+std::optional<MutationFile> mutation_file_in(const std::filesystem::path& directory);
 
 }  // namespace mlstm::verify

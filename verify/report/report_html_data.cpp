@@ -65,16 +65,20 @@ std::string data(const Model& model, const std::vector<MutationFile>& mutations)
   Table variants, tensors, conventions, repros, notes;
   std::map<std::string, std::size_t> case_places;
   Json cases = Json::array(), items = cases, pictures = cases, statuses = cases;
-  for (const Status status : kStatuses) statuses.push_back(to_string(status));
+  Json marks = Json::array();
+  for (const std::string_view shown : kShown) {
+    statuses.push_back(shown);
+    marks.push_back(status_mark(shown));
+  }
   for (const Entry& entry : model.entries) {
     const Item& item = entry.item;
     Json about = case_of(entry);
     const auto [place, is_new] = case_places.emplace(serialize(about), cases.size());
     if (is_new) cases.push_back(std::move(about));
-    Json row = Json::array(
-        {variants[item.variant], place->second, tensors[item.tensor], conventions[item.convention],
-         static_cast<int>(item.status), std::isinf(entry.ratio) ? Json("inf") : rounded(item.error_ratio),
-         rounded(item.max_abs_error), rounded(item.rel_frobenius), repros[item.repro], notes[note_text(item)]});
+    Json row = Json::array({variants[item.variant], place->second, tensors[item.tensor], conventions[item.convention],
+                            severity(entry.shown()), std::isinf(entry.ratio) ? Json("inf") : rounded(item.error_ratio),
+                            rounded(item.max_abs_error), rounded(item.rel_frobenius), repros[item.repro],
+                            notes[note_text(item)]});
     if (item.detail) {
       row.push_back(item.worst_index);
       row.push_back(shown(item.detail->got, entry));
@@ -97,6 +101,7 @@ std::string data(const Model& model, const std::vector<MutationFile>& mutations)
   for (const MutationFile& file : mutations) kills.push_back(parse_json(file.text, file.source));
   Json root;
   root["statuses"] = std::move(statuses);
+  root["marks"] = std::move(marks);
   root["variants"] = variants.take();
   root["tensors"] = tensors.take();
   root["conventions"] = conventions.take();

@@ -13,22 +13,7 @@
 namespace mlstm::verify::html {
 namespace {
 
-/// The problem in the line that reproduces an item, if it is one of a suite.
-std::optional<ProblemSpec> spec_in(const std::string& repro) {
-  constexpr std::string_view key = "--case \"";
-  const std::size_t begin = repro.find(key);
-  if (begin == std::string::npos) return {};
-  const std::size_t start = begin + key.size(), end = repro.find('"', start);
-  if (end == std::string::npos) return {};
-  try {
-    return parse_spec(std::string_view(repro).substr(start, end - start));
-  } catch (const std::invalid_argument&) {
-    return {};  // of another version
-  }
-}
-
-/// Notes say which numbers are not finite (as_reported).
-bool ratio_is_not_finite(const Item& item) { return item.note.find("error_ratio is ") != std::string::npos; }
+constexpr std::array<std::string_view, kShown.size()> kMarks{"✗", "!", "T", "U", "?", "S", "≈", "✓", "–"};
 
 }  // namespace
 
@@ -39,19 +24,18 @@ Model model_of(const std::vector<Item>& items) {
   for (const Item& given : items) {
     Entry entry;
     entry.item = as_reported(given);
-    if (entry.item.variant.empty()) entry.item.variant = "unnamed variant";
+    entry.item.variant = entry.item.variant.empty() ? "unnamed variant" : printable(entry.item.variant);
     const Item& item = entry.item;
-    if (item.detail) {
+    if (item.detail)
       entry.problem = item.detail->problem;
-      entry.regime = item.detail->regime;
-    } else if (const auto spec = spec_in(item.repro)) {
-      entry.problem = spec->problem;
-      entry.regime = spec->regime;
-    }
-    if (entry.regime.empty()) entry.regime = item.case_name;
+    else if (item.problem)
+      entry.problem = item.problem->problem;
+    entry.regime = item.regime;
+    if (entry.regime.empty() && item.detail) entry.regime = item.detail->regime;
+    entry.regime = printable(entry.regime.empty() ? item.case_name : entry.regime);
     if (item.error_ratio)
       entry.ratio = *item.error_ratio;
-    else if (ratio_is_not_finite(item))
+    else if (item.not_finite)
       entry.ratio = std::numeric_limits<double>::infinity();
     variants.insert(item.variant);
     if (entry.judged() && seen.insert(entry.regime).second) others.push_back(entry.regime);
@@ -66,9 +50,19 @@ Model model_of(const std::vector<Item>& items) {
   return model;
 }
 
+std::string printable(std::string_view text) {
+  std::string shown;
+  for (const char c : to_utf8(text)) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool control = (byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f;
+    shown += control ? std::string("\xEF\xBF\xBD") : std::string(1, c);
+  }
+  return shown;
+}
+
 std::string escaped(std::string_view text) {
   std::string markup;
-  for (const char c : to_utf8(text)) {
+  for (const char c : printable(text)) {
     switch (c) {
       case '&':
         markup += "&amp;";
@@ -85,11 +79,8 @@ std::string escaped(std::string_view text) {
       case '\'':
         markup += "&#39;";
         break;
-      default: {
-        const auto byte = static_cast<unsigned char>(c);
-        const bool control = (byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f;
-        markup += control ? std::string("\xEF\xBF\xBD") : std::string(1, c);
-      }
+      default:
+        markup += c;
     }
   }
   return markup;
@@ -108,38 +99,25 @@ std::string turned_heading(std::string_view name) {
   const std::string text = split == std::string_view::npos
                                ? escaped(name)
                                : escaped(name.substr(0, split + 2)) + "<br>" + escaped(name.substr(split + 2));
-  return "<th scope=\"col\" class=\"turned\"><span>" + text + "</span></th>";
+  return fmt::format(R"(<th scope="col" class="turned" data-name="{}"><span>{}</span></th>)", escaped(name), text);
 }
 
-std::string status_mark(Status status) {
-  switch (status) {
-    case Status::PASS:
-      return "✓";
-    case Status::FAIL:
-      return "✗";
-    case Status::MISTRUSTED:
-      return "?";
-    case Status::SKIPPED:
-      return "–";
-    case Status::ERROR:
-      return "!";
-    case Status::TIMEOUT:
-      return "T";
-    case Status::STALE:
-      return "S";
-  }
-  return "";
+std::string_view Entry::shown() const {
+  if (is_expected_failure(item)) return "EXPECTED";
+  return item.status == Status::PASS && failed() ? "UNEXPECTED" : to_string(item.status);
 }
 
-std::string status_pill(Status status) {
-  return fmt::format(R"(<span class="pill {0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>)",
-                     to_string(status), status_mark(status));
+std::string status_mark(std::string_view shown) {
+  return std::string(kMarks.at(static_cast<std::size_t>(severity(shown))));
 }
 
-int severity(Status status) {
-  constexpr std::array order{Status::FAIL,  Status::ERROR, Status::TIMEOUT, Status::MISTRUSTED,
-                             Status::STALE, Status::PASS,  Status::SKIPPED};
-  return static_cast<int>(std::find(order.begin(), order.end(), status) - order.begin());
+std::string status_pill(std::string_view shown) {
+  return fmt::format(R"(<span class="pill {0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>)", shown,
+                     status_mark(shown));
+}
+
+int severity(std::string_view shown) {
+  return static_cast<int>(std::find(kShown.begin(), kShown.end(), shown) - kShown.begin());
 }
 
 std::string place_of(const Entry& entry) {
@@ -165,13 +143,18 @@ std::string shape_text(const Entry& entry) {
 }
 
 std::string note_text(const Item& item) {
-  const std::size_t begin = item.note.find("got ");
-  if (!item.detail || begin == std::string::npos || (begin > 0 && !item.note.substr(0, begin).ends_with("; ")))
-    return item.note;
-  const std::size_t end = item.note.find("; ", begin);
-  const std::string before = item.note.substr(0, begin);
-  if (end != std::string::npos) return before + item.note.substr(end + 2);
-  return before.empty() ? before : before.substr(0, before.size() - 2);
+  std::string note = is_expected_failure(item) ? std::string(to_string(item.status)) + ", as recorded" : "";
+  std::string rest = item.note;
+  const std::string difference = item.detail ? difference_text(*item.detail) : "";
+  if (const std::size_t begin = rest.find(difference); !difference.empty() && begin != std::string::npos) {
+    rest.erase(begin, difference.size());
+    // and one of the semicolons around it
+    if (rest.compare(begin, 2, "; ") == 0)
+      rest.erase(begin, 2);
+    else if (begin >= 2)
+      rest.erase(begin - 2, 2);
+  }
+  return note.empty() || rest.empty() ? note + rest : note + "; " + rest;
 }
 
 std::string copy_line(const std::string& line) {

@@ -2,6 +2,7 @@
 // The parts of HTML reports. Every function gives markup in which all that items and files say is escaped.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <optional>
 #include <string>
@@ -20,8 +21,14 @@ struct Entry {
   std::string regime;  ///< the regime, or the case where there is none; what grids have rows for
   double ratio = -1;   ///< error_ratio; infinite if it is not finite, -1 if there is none
   bool judged() const { return item.status != Status::SKIPPED; }
-  bool failed() const { return judged() && item.status != Status::PASS; }
+  bool failed() const { return alarms(item); }
+  std::string_view shown() const;  ///< one of kShown
 };
+
+/// What pages show as verdicts, the worst first: statuses, and what was compared with recorded verdicts. EXPECTED: it
+/// did not pass, as recorded. UNEXPECTED: it passed, and another verdict is recorded.
+inline constexpr std::array<std::string_view, 9> kShown{"FAIL",  "ERROR",    "TIMEOUT", "UNEXPECTED", "MISTRUSTED",
+                                                        "STALE", "EXPECTED", "PASS",    "SKIPPED"};
 
 struct Model {
   std::vector<Entry> entries;
@@ -30,6 +37,9 @@ struct Model {
 };
 
 Model model_of(const std::vector<Item>& items);
+
+/// `text` as UTF-8 without control characters, which become U+FFFD. What scripts look up in the page is named so.
+std::string printable(std::string_view text);
 
 /// `text` for an element or a quoted attribute; control characters become U+FFFD.
 std::string escaped(std::string_view text);
@@ -43,12 +53,12 @@ std::string tensor_name(const Item& item);
 /// Markup of a variant's name as the heading of a narrow column.
 std::string turned_heading(std::string_view name);
 
-/// Mark and name of a status, so that colour is not the only sign.
-std::string status_pill(Status status);
-std::string status_mark(Status status);
+/// Mark and name of one of kShown, so that colour is not the only sign.
+std::string status_pill(std::string_view shown);
+std::string status_mark(std::string_view shown);
 
-/// Where statuses come when the worst of several is wanted: smaller is worse.
-int severity(Status status);
+/// Place in kShown: smaller is worse.
+int severity(std::string_view shown);
 
 /// "batch 0, head 1, time step 506 (chunk 1 of 0..1, step 250 in it), key dim 34", or empty.
 std::string place_of(const Entry& entry);
@@ -65,6 +75,7 @@ std::string copy_line(const std::string& line);
 std::string ratio_text(double ratio);
 
 std::string verdict(const Model& model);
+std::string remark(const std::string& text);  ///< nothing for none
 std::string failures(const Model& model);
 std::string grid_by_regime(const Model& model);
 std::string grid_by_eps(const Model& model);

@@ -12,25 +12,28 @@
 namespace mlstm::verify::html {
 namespace {
 
-/// What a cell of a grid says of its items.
+/// What several items amount to.
 struct Cell {
   std::size_t items = 0, failed = 0;
-  Status status = Status::SKIPPED;
+  std::string_view shown = "SKIPPED";
   double ratio = -1;
 
   void add(const Entry& entry) {
-    if (items++ == 0 || severity(entry.item.status) < severity(status)) status = entry.item.status;
+    if (items++ == 0 || severity(entry.shown()) < severity(shown)) shown = entry.shown();
     failed += entry.failed();
     ratio = std::max(ratio, entry.ratio);
   }
-  std::string markup() const {
-    if (items == 0) return R"(<td class="none"><span class="sr">not run</span></td>)";
-    const std::string count = failed > 0 ? fmt::format(" <span class=\"n\">{} of {}</span>", failed, items) : "";
-    return fmt::format(R"(<td class="cell {0}" data-n="{1}"><span class="mark" aria-hidden="true">{2}</span>)"
-                       R"(<span class="sr">{0}, {1} tensors, largest </span> <span class="ratio">{3}</span>{4}</td>)",
-                       to_string(status), items, status_mark(status), ratio_text(ratio), count);
-  }
 };
+
+/// A cell of a grid: the only place that says how one looks. Scripts fill copies of it.
+std::string cell_markup(const Cell& cell) {
+  if (cell.items == 0) return R"(<td class="none"><span class="sr">not run</span></td>)";
+  const std::string count = cell.failed > 0 ? fmt::format(" {} of {}", cell.failed, cell.items) : "";
+  return fmt::format(R"(<td class="cell {0}" data-n="{1}"><span class="mark" aria-hidden="true">{2}</span>)"
+                     R"(<span class="sr">{0}, {1} tensors, largest </span> <span class="ratio">{3}</span>)"
+                     R"(<span class="n">{4}</span></td>)",
+                     cell.shown, cell.items, status_mark(cell.shown), ratio_text(cell.ratio), count);
+}
 
 /// Rows × variants. `rows` are names in order; `row_of` gives an entry's row, empty for none.
 std::string grid(const Model& model, std::string_view id, std::string_view noun, const std::vector<std::string>& rows,
@@ -42,17 +45,20 @@ std::string grid(const Model& model, std::string_view id, std::string_view noun,
   std::set<std::string> used;
   for (const auto& [row, columns] : cells)
     for (const auto& [variant, cell] : columns) used.insert(variant);
+  Cell some;
+  some.items = 1;
   std::string text = fmt::format(
+      R"(<template id="{0}-cells">{2}{3}</template>)"
       R"(<div class="scroll" tabindex="0" role="region" aria-label="Largest error_ratio by {1} and variant">)"
       R"(<table class="grid" id="{0}" data-rows="{1}"><thead><tr><th scope="col">{1}</th>)",
-      id, noun);
+      id, noun, cell_markup(some), cell_markup({}));
   for (const std::string& variant : used) text += turned_heading(variant);
   text += "</tr></thead><tbody>\n";
   for (const std::string& row : rows) {
     const auto found = cells.find(row);
     if (found == cells.end()) continue;
     text += fmt::format("<tr><th scope=\"row\">{}</th>", escaped(row));
-    for (const std::string& variant : used) text += found->second[variant].markup();
+    for (const std::string& variant : used) text += cell_markup(found->second[variant]);
     text += "</tr>\n";
   }
   return text + "</tbody></table></div>\n";
@@ -111,9 +117,9 @@ std::string failure(const Model& model, std::vector<const Entry*>& entries, bool
   std::string text = fmt::format(
       R"(<details class="failure"{}><summary>{}<span class="what"><b>{}</b> <span class="variant">{}</span></span>)"
       R"(<span class="figures">{}{} problem{}</span></summary>{})",
-      open ? " open" : "", status_pill(worst.item.status), escaped(tensor_name(worst.item)),
-      escaped(worst.item.variant), worst.ratio < 0 ? "" : "error_ratio " + ratio_text(worst.ratio) + ", ",
-      entries.size(), entries.size() == 1 ? "" : "s", card(model, worst));
+      open ? " open" : "", status_pill(worst.shown()), escaped(tensor_name(worst.item)), escaped(worst.item.variant),
+      worst.ratio < 0 ? "" : "error_ratio " + ratio_text(worst.ratio) + ", ", entries.size(),
+      entries.size() == 1 ? "" : "s", card(model, worst));
   if (entries.size() > 1) {
     text += fmt::format("<details class=\"others\"><summary>The other {} problem{}</summary><div data-items=\"",
                         entries.size() - 1, entries.size() == 2 ? "" : "s");
@@ -127,41 +133,53 @@ std::string failure(const Model& model, std::vector<const Entry*>& entries, bool
 }  // namespace
 
 std::string verdict(const Model& model) {
-  std::map<Status, std::size_t> counts;
+  std::map<std::string_view, std::size_t> counts;
   std::set<std::string> skipped_variants;
   std::set<std::string> cases, variants;
   std::size_t judged = 0, failed = 0;
+  bool compared = false;
   for (const Entry& entry : model.entries) {
-    ++counts[entry.item.status];
+    ++counts[entry.shown()];
     if (!entry.judged()) {
       skipped_variants.insert(entry.item.variant);
       continue;
     }
     ++judged;
     failed += entry.failed();
+    compared |= entry.item.as_expected.has_value();
     cases.insert(entry.item.case_name);
     variants.insert(entry.item.variant);
   }
   std::string sentence;
   if (judged == 0)
     sentence = "Nothing was judged";
-  else if (failed == 0)
-    sentence = fmt::format("All {} tensors pass", judged);
+  else if (failed > 0)
+    sentence = fmt::format("{} of {} tensors {}", failed, judged, compared ? "are not as expected" : "did not pass");
+  else if (const std::size_t expected = counts["EXPECTED"]; expected > 0)
+    sentence = fmt::format("All {} tensors are as expected: {} did not pass", judged, expected);
   else
-    sentence = fmt::format("{} of {} tensors did not pass", failed, judged);
+    sentence = fmt::format("All {} tensors pass", judged);
   const char* kind = judged == 0 ? "SKIPPED" : failed > 0 ? "FAIL" : "PASS";
   std::string text = fmt::format(
       R"(<div class="verdict {}"><h1><span class="mark" aria-hidden="true">{}</span>{}</h1><p>{} variant{}, {} problem{}.)",
-      kind, status_mark(parse_status(kind)), sentence, variants.size(), variants.size() == 1 ? "" : "s", cases.size(),
+      kind, status_mark(kind), sentence, variants.size(), variants.size() == 1 ? "" : "s", cases.size(),
       cases.size() == 1 ? "" : "s");
   if (!skipped_variants.empty())
     text += fmt::format(" <strong>{} variant{} could not run here.</strong>", skipped_variants.size(),
                         skipped_variants.size() == 1 ? "" : "s");
   text += "</p></div>\n<ul class=\"counts\" aria-label=\"Verdicts\">";
-  for (const Status status : kStatuses)
-    text += fmt::format(R"(<li class="{}"><span class="count">{}</span>{}</li>)", counts[status] > 0 ? "some" : "zero",
-                        counts[status], status_pill(status));
+  const auto count = [&](std::string_view shown) {
+    text += fmt::format(R"(<li class="{}"><span class="count">{}</span>{}</li>)", counts[shown] > 0 ? "some" : "zero",
+                        counts[shown], status_pill(shown));
+  };
+  for (const Status status : kStatuses) count(to_string(status));
+  if (compared)
+    for (const std::string_view shown : {"EXPECTED", "UNEXPECTED"}) count(shown);
   return text + "</ul>\n";
+}
+
+std::string remark(const std::string& text) {
+  return text.empty() ? "" : "<p class=\"remark\"><strong>" + escaped(text) + "</strong></p>\n";
 }
 
 std::string failures(const Model& model) {
@@ -171,7 +189,7 @@ std::string failures(const Model& model) {
     if (!entry.failed()) continue;
     const Item& item = entry.item;
     auto& group =
-        variants[item.variant][{severity(item.status), tensor_order(item.tensor), item.tensor, item.convention}];
+        variants[item.variant][{severity(entry.shown()), tensor_order(item.tensor), item.tensor, item.convention}];
     groups += group.empty();
     group.push_back(&entry);
   }
@@ -189,7 +207,7 @@ std::string failures(const Model& model) {
       text += fmt::format(
           R"(<details class="failures"><summary>{}<b>{}</b> <span class="figures">{}{} in {} tensor{}</span></summary>)"
           "\n",
-          status_pill(cell.status), escaped(variant),
+          status_pill(cell.shown), escaped(variant),
           cell.ratio < 0 ? "" : "error_ratio " + ratio_text(cell.ratio) + ", ", cell.items, tensors.size(),
           tensors.size() == 1 ? "" : "s");
     }
@@ -240,7 +258,7 @@ std::string worst_elements(const Model& model) {
           R"(<td class="num">{}</td><td class="num">{}</td><td class="num">{}</td><td>{}</td><td class="case">{}</td></tr>)"
           "\n",
           &worst - model.entries.data(), escaped(tensor_name(worst.item)),
-          worst.problem ? to_string(worst.problem->dtype) : "", status_pill(cell.status),
+          worst.problem ? to_string(worst.problem->dtype) : "", status_pill(cell.shown),
           cell.failed > 0 ? fmt::format(" {} of {}", cell.failed, cell.items) : fmt::format(" {}", cell.items),
           ratio_text(worst.ratio), detail ? as_stored(detail->got, detail->storage) : "",
           detail ? as_stored(detail->expected, detail->storage) : "",
@@ -262,19 +280,9 @@ std::string worst_elements(const Model& model) {
 }
 
 std::string hidden_wrong_answers(const Model& model) {
-  constexpr std::string_view marker = "the bound would hide: ";
   std::map<std::string, std::map<std::string, std::set<std::string>>> hidden;  // wrong answer -> regime -> tensors
-  for (const Entry& entry : model.entries) {
-    const std::size_t found = entry.item.note.find(marker);
-    if (found == std::string::npos) continue;
-    std::string_view list = std::string_view(entry.item.note).substr(found + marker.size());
-    list = list.substr(0, list.find(';'));
-    while (!list.empty()) {
-      const std::size_t comma = std::min(list.find(", "), list.size());
-      hidden[std::string(list.substr(0, comma))][entry.regime].insert(entry.item.tensor);
-      list.remove_prefix(std::min(comma + 2, list.size()));
-    }
-  }
+  for (const Entry& entry : model.entries)
+    for (const std::string& wrong : entry.item.hides) hidden[wrong][entry.regime].insert(entry.item.tensor);
   if (hidden.empty()) return {};
   std::string text =
       "<section><h2>What a bound would hide</h2>\n<p class=\"lead\">Wrong answers that would have passed, and where. "
@@ -299,7 +307,7 @@ std::string skipped(const Model& model) {
   std::string rows;
   for (const Entry& entry : model.entries)
     if (!entry.judged())
-      rows += fmt::format("<li>{}<b>{}</b> {}</li>\n", status_pill(Status::SKIPPED), escaped(entry.item.variant),
+      rows += fmt::format("<li>{}<b>{}</b> {}</li>\n", status_pill("SKIPPED"), escaped(entry.item.variant),
                           escaped(entry.item.note));
   if (rows.empty()) return {};
   return "<section><h2>Not run here</h2>\n<ul class=\"plain\">" + rows + "</ul></section>\n";

@@ -15,19 +15,20 @@ namespace {
 
 /// The worst of one tensor over the items of a row.
 struct Cell {
-  bool present = false, bad = false;
+  bool present = false, bad = false, expected = false;
   double error_ratio = -1;
 
   void add(const Item& item) {
     present = true;
-    bad |= item.status != Status::PASS;
+    bad |= alarms(item);
+    expected |= is_expected_failure(item);
     // NaN is the worst: it replaces every number, and no number replaces it.
     if (item.error_ratio && !std::isnan(error_ratio) && !(*item.error_ratio <= error_ratio))
       error_ratio = *item.error_ratio;
   }
   std::string text() const {
     if (!present) return "";
-    return (error_ratio == -1 ? "-" : short_number(error_ratio)) + (bad ? "!" : " ");
+    return (error_ratio == -1 ? "-" : short_number(error_ratio)) + (bad ? "!" : expected ? "~" : " ");
   }
 };
 
@@ -48,7 +49,31 @@ std::string counts_of(const std::vector<Item>& items) {
   return words.empty() ? "nothing judged" : fmt::format("{}", fmt::join(words, ", "));
 }
 
-std::string block_text(const std::string& title, const Block& block) {
+/// "outputs", or the convention.
+std::string label_of(const std::string& convention) { return convention.empty() ? "outputs" : convention; }
+
+std::string without_end(std::string line) {
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line + "\n";
+}
+
+/// A tensor a line.
+std::string narrow_table(const Block& block, const std::vector<std::string_view>& tensors) {
+  std::string heading = fmt::format("  {:<12}", "");
+  for (const auto& [convention, cells] : block.rows) heading += fmt::format("{:>11} ", label_of(convention));
+  std::string text = without_end(heading);
+  for (const std::string_view tensor : tensors) {
+    std::string line = fmt::format("  {:<12}", tensor);
+    for (const auto& [convention, cells] : block.rows) {
+      const auto cell = cells.find(std::string(tensor));
+      line += fmt::format("{:>12}", cell == cells.end() ? "" : cell->second.text());
+    }
+    text += without_end(line);
+  }
+  return text;
+}
+
+std::string block_text(const std::string& title, const Block& block, std::size_t width) {
   std::string text = fmt::format("{}: {}\n", title, counts_of(block.items));
   std::vector<std::string_view> columns;
   for (const std::string_view tensor : kTensors)
@@ -58,19 +83,43 @@ std::string block_text(const std::string& title, const Block& block) {
         break;
       }
   if (columns.empty()) return text;
+  if (12 + 12 * columns.size() > width) return text + narrow_table(block, columns);
   text += fmt::format("  {:<10}", "");
   for (const std::string_view tensor : columns) text += fmt::format("{:>11} ", tensor);
   text.back() = '\n';
   for (const auto& [convention, cells] : block.rows) {
-    std::string line = fmt::format("  {:<10}", convention.empty() ? "outputs" : convention);
+    std::string line = fmt::format("  {:<10}", label_of(convention));
     for (const std::string_view tensor : columns) {
       const auto cell = cells.find(std::string(tensor));
       line += fmt::format("{:>12}", cell == cells.end() ? "" : cell->second.text());
     }
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
+    text += without_end(line);
   }
   return text;
+}
+
+/// Lines of more than `width` columns go on, indented, in the next.
+std::string wrapped(std::string_view text, std::size_t width) {
+  std::string result;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    const std::string indent(std::min(line.find_first_not_of(' '), line.size()) + 4, ' ');
+    for (bool first = true;; first = false) {
+      const std::size_t begin = first ? indent.size() : 0,
+                        room = first ? width : width - std::min(width, indent.size());
+      if (!first) result += indent;
+      if (line.size() <= room) break;
+      std::size_t space = line.rfind(' ', room);
+      if (space == std::string_view::npos || space < begin) space = line.find(' ', std::max(begin, room));
+      if (space == std::string_view::npos) break;
+      result += std::string(line.substr(0, space)) + "\n";
+      line.remove_prefix(space + 1);
+    }
+    result += std::string(line) + "\n";
+  }
+  return result;
 }
 
 }  // namespace
@@ -99,7 +148,7 @@ std::string describe(const Item& item) {
   return facts.empty() ? text : fmt::format("{}: {}", text, fmt::join(facts, ", "));
 }
 
-std::string to_table(const std::vector<Item>& items, GroupBy by) {
+std::string to_table(const std::vector<Item>& items, GroupBy by, std::size_t width) {
   std::map<std::string, Block> blocks;
   std::vector<std::string> order;  // as the items come
   for (const Item& item : items) {
@@ -108,18 +157,21 @@ std::string to_table(const std::vector<Item>& items, GroupBy by) {
     if (!blocks.contains(title)) order.push_back(title);
     blocks[title].add(item);
   }
-  std::string text =
-      order.empty() ? "" : "Largest error / bound of every tensor (at most 1 passes; ! did not pass)\n\n";
-  for (const std::string& title : order) text += block_text(title, blocks.at(title)) + "\n";
+  if (order.empty()) return {};
+  std::string text = "Largest error / bound of every tensor (at most 1 passes; ! did not pass)\n";
+  if (std::any_of(items.begin(), items.end(), is_expected_failure)) text += "~ did not pass, as expected\n";
+  text += "\n";
+  for (const std::string& title : order) text += block_text(title, blocks.at(title), width) + "\n";
   return text;
 }
 
 std::string list_failures(const std::vector<Item>& items) {
   std::string text;
   for (const Item& item : items) {
-    if (item.status == Status::PASS || item.status == Status::SKIPPED) continue;
-    text += fmt::format("{:<10}  {}  {}\n            {}\n", to_string(item.status), item.variant, item.case_name,
-                        describe(item));
+    if (!alarms(item) && !is_expected_failure(item)) continue;
+    std::string verdict(to_string(item.status));
+    if (item.as_expected) verdict += *item.as_expected ? " (expected)" : " (not expected)";
+    text += fmt::format("{:<10}  {}  {}\n            {}\n", verdict, item.variant, item.case_name, describe(item));
     for (std::size_t begin = 0; begin < item.explanation.size();) {
       const std::size_t end = std::min(item.explanation.find('\n', begin), item.explanation.size());
       text += fmt::format("            {}\n", item.explanation.substr(begin, end - begin));
@@ -134,8 +186,9 @@ std::string list_failures(const std::vector<Item>& items) {
   return text.empty() ? text : text + "\n";
 }
 
-std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks) {
-  return to_table(items, by) + list_properties(items) + remarks + list_failures(items) + summary_line(items) + "\n";
+std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks, std::size_t width) {
+  return to_table(items, by, width) + wrapped(list_properties(items) + remarks, width) + list_failures(items) +
+         summary_line(items) + "\n";
 }
 
 std::string summary_line(const std::vector<Item>& items) {
@@ -144,12 +197,12 @@ std::string summary_line(const std::vector<Item>& items) {
   const std::int64_t properties = std::count_if(
       items.begin(), items.end(), [](const Item& item) { return item.status == Status::SKIPPED && is_property(item); });
   std::string text = fmt::format("{} tensors judged: {}", judged, counts_of(items));
+  if (const auto expected = std::count_if(items.begin(), items.end(), is_expected_failure); expected > 0)
+    text += fmt::format(" ({} did not pass, as expected)", expected);
   if (skipped > properties) text += fmt::format(" ({} variants were NOT run here)", skipped - properties);
   if (properties > 0) text += fmt::format(" (properties that do not apply: {})", properties);
   return text;
 }
-
-bool is_property(const Item& item) { return item.case_name.starts_with("property:"); }
 
 std::string list_properties(const std::vector<Item>& items) {
   struct Worst {
@@ -160,12 +213,12 @@ std::string list_properties(const std::vector<Item>& items) {
   std::map<std::string, std::map<std::string, Worst>> table;
   for (const Item& item : items) {
     if (!is_property(item)) continue;
-    const std::string name = item.case_name.substr(9, item.case_name.find('/') - 9);
+    const std::string& name = item.property;
     if (!table.contains(item.variant)) order.push_back(item.variant);
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     Worst& worst = table[item.variant][name];
     worst.skipped |= item.status == Status::SKIPPED;
-    worst.bad |= item.status != Status::PASS && item.status != Status::SKIPPED;
+    worst.bad |= alarms(item);
     worst.ratio = std::max(worst.ratio, item.error_ratio.value_or(0));
   }
   if (table.empty()) return {};

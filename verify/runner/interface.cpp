@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <stdexcept>
 #include <utility>
@@ -69,18 +70,21 @@ InterfaceResult mlstm_interface(const Kernel& kernel, const Array& q, const Arra
   if (options.return_last_states && !info.last_states)
     throw std::invalid_argument(info.key() + ": last states are not supported");
 
-  for (const auto& [name, array] : {std::pair{"q", &q}, {"k", &k}, {"v", &v}, {"i", &i}, {"f", &f}})
-    c.inputs[name] = cast(name, *array, problem);
+  const std::array<const Array*, 5> sequences{&q, &k, &v, &i, &f};
+  for (std::size_t n = 0; n < sequences.size(); ++n) {
+    const std::string name(kSequenceInputs[n]);
+    c.inputs[name] = cast(name, *sequences[n], problem);
+  }
   if (problem.has_initial_state) {
-    const std::pair<const char*, const std::optional<Array>*> states[] = {
-        {"c_initial", &c_initial}, {"n_initial", &n_initial}, {"m_initial", &m_initial}};
-    for (const auto& [name, array] : states) {
-      const bool expected = problem.has_m() || std::string_view(name) != "m_initial";
-      if (array->has_value() != expected)
+    const std::array<const std::optional<Array>*, 3> states{&c_initial, &n_initial, &m_initial};
+    for (std::size_t n = 0; n < states.size(); ++n) {
+      const std::string name(kInitialStates[n]);
+      const bool given = states[n]->has_value(), expected = problem.has_m() || name != "m_initial";
+      if (given != expected)
         throw std::invalid_argument(
-            fmt::format("{} is {}; expected {}", name, *array ? "given" : "missing",
+            fmt::format("{} is {}; expected {}", name, given ? "given" : "missing",
                         expected ? "all initial states or none" : "none with the sigmoid gate"));
-      if (expected) c.inputs[name] = cast(name, **array, problem);
+      if (expected) c.inputs[name] = cast(name, **states[n], problem);
     }
   }
 

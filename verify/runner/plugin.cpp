@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "base/text.hpp"
+#include "mlstm/reference/fields.hpp"
 #include "mlstm_kernel.h"
 
 namespace mlstm::verify {
@@ -202,14 +203,7 @@ template <class C, class Args>
 C inputs_to_c(const Args& args) {
   C c{};
   c.struct_size = sizeof c;
-  c.q = args.q;
-  c.k = args.k;
-  c.v = args.v;
-  c.i = args.i;
-  c.f = args.f;
-  c.c_initial = args.c_initial;
-  c.n_initial = args.n_initial;
-  c.m_initial = args.m_initial;
+  reference::copy_fields(args, reference::input_fields<Args>(), c, reference::input_fields<C>());
   c.workspace = args.workspace;
   c.stream = args.stream;
   return c;
@@ -249,10 +243,8 @@ class LoadedVariant final : public PluginVariant {
 
   void forward(const Problem& problem, const ForwardArgs& args) const override {
     auto c_args = inputs_to_c<mlstm_forward_args>(args);
-    c_args.h = args.h;
-    c_args.c_last = args.c_last;
-    c_args.n_last = args.n_last;
-    c_args.m_last = args.m_last;
+    reference::copy_fields(args, reference::output_fields<ForwardArgs>(), c_args,
+                           reference::output_fields<mlstm_forward_args>());
     c_args.saved = args.saved;
     call("forward", kernel_.forward, problem, c_args);
   }
@@ -263,18 +255,10 @@ class LoadedVariant final : public PluginVariant {
     c_args.convention = bit_of(kConventions, args.convention);
     c_args.h = args.h;
     c_args.saved = args.saved;
-    c_args.dh = args.dh;
-    c_args.dc_last = args.dc_last;
-    c_args.dn_last = args.dn_last;
-    c_args.dm_last = args.dm_last;
-    c_args.dq = args.dq;
-    c_args.dk = args.dk;
-    c_args.dv = args.dv;
-    c_args.di = args.di;
-    c_args.df = args.df;
-    c_args.dc_initial = args.dc_initial;
-    c_args.dn_initial = args.dn_initial;
-    c_args.dm_initial = args.dm_initial;
+    reference::copy_fields(args, reference::cotangent_fields<BackwardArgs>(), c_args,
+                           reference::cotangent_fields<mlstm_backward_args>());
+    reference::copy_fields(args, reference::gradient_fields<BackwardArgs>(), c_args,
+                           reference::gradient_fields<mlstm_backward_args>());
     call("backward", kernel_.backward, problem, c_args);
   }
 

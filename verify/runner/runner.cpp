@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/memory.hpp"
+#include "mlstm/reference/fields.hpp"
 #include "runner/runner_memory.hpp"
 
 namespace mlstm::verify {
@@ -26,13 +28,19 @@ constexpr std::byte kZero{0};  // of run_unchecked: what fresh memory often hold
 using Bytes = std::vector<std::byte>;
 using Results = std::map<std::string, Bytes>;  // outputs by name, gradients by "d" + name
 
+/// Who runs out of memory before, between and after the kernel's own calls.
+constexpr std::string_view kWho = "the process that runs the kernel";
+
 /// The buffers of one run.
 class Buffers {
  public:
   Buffers(DeviceMemory& memory, std::optional<std::byte> fill) : memory_(memory), fill_(fill) {}
 
+  /// Throws OutOfMemory.
   void* add(const std::string& name, std::size_t bytes) {
-    return buffers_.emplace(name, std::make_unique<GuardedBuffer>(memory_, name, bytes, fill_)).first->second->data();
+    return naming_who_ran_out(kWho, fmt::format("it got a buffer of {} for {}", bytes_text(bytes), name), [&] {
+      return buffers_.emplace(name, std::make_unique<GuardedBuffer>(memory_, name, bytes, fill_)).first->second->data();
+    });
   }
 
   /// A buffer with contents that the kernel must not change. `contents` has to outlive this object.
@@ -63,7 +71,8 @@ class Buffers {
 
   void check_constants() const {
     for (const auto& [name, contents] : constants_)
-      if (!buffers_.at(name)->holds(*contents)) throw std::runtime_error(name + " was changed, though it is an input");
+      if (!buffers_.at(name)->holds(*contents))
+        throw CheckFailure(RunCheck::input_damage, name, name + " was changed, though it is an input");
   }
 
  private:
@@ -90,18 +99,9 @@ Packed pack_all(const Case& c, bool backward) {
 
 template <class Args>
 void set_inputs(Args& args, const std::map<std::string, const void*>& inputs) {
-  const auto get = [&](const char* name) -> const void* {
-    const auto found = inputs.find(name);
-    return found == inputs.end() ? nullptr : found->second;
-  };
-  args.q = get("q");
-  args.k = get("k");
-  args.v = get("v");
-  args.i = get("i");
-  args.f = get("f");
-  args.c_initial = get("c_initial");
-  args.n_initial = get("n_initial");
-  args.m_initial = get("m_initial");
+  for (const auto& field : reference::input_fields<Args>())
+    if (const auto found = inputs.find(std::string(field.name)); found != inputs.end())
+      args.*(field.member) = found->second;
 }
 
 /// One forward call and, with a convention, one backward call in fresh memory.
@@ -131,10 +131,14 @@ class Run {
   }
 
  private:
-  void* add_result(const std::string& name, std::string_view tensor) {
-    written_.push_back(name);
-    return buffers_.add(
-        name, static_cast<std::size_t>(size_of(tensor, problem_.shape)) * size_of(storage_dtype(tensor, problem_)));
+  static bool has(const std::vector<std::string>& names, std::string_view name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  }
+
+  void* add_result(std::string_view name, std::string_view tensor) {
+    written_.emplace_back(name);
+    return buffers_.add(written_.back(), static_cast<std::size_t>(size_of(tensor, problem_.shape)) *
+                                             size_of(storage_dtype(tensor, problem_)));
   }
 
   void* add_scratch(const std::string& name, std::size_t bytes) {
@@ -144,17 +148,14 @@ class Run {
   void forward() {
     ForwardArgs args;
     set_inputs(args, inputs_);
-    args.h = add_result("h", "h");
-    if (kernel_.info().last_states) {
-      args.c_last = add_result("c_last", "c_last");
-      args.n_last = add_result("n_last", "n_last");
-      if (problem_.has_m()) args.m_last = add_result("m_last", "m_last");
-    }
+    for (const auto& field : reference::output_fields<ForwardArgs>())
+      if (field.name == "h" || (kernel_.info().last_states && has(output_names(problem_), field.tensor)))
+        args.*(field.member) = add_result(field.name, field.tensor);
     if (convention_) args.saved = saved_ = add_scratch("saved", kernel_.saved_size(problem_));
     args.workspace = add_scratch("workspace of forward", kernel_.workspace_size(problem_, false));
     args.stream = memory_.stream();
     h_ = args.h;
-    kernel_.forward(problem_, args);
+    naming_who_ran_out("the kernel", "it ran forward", [&] { kernel_.forward(problem_, args); });
     finish();
   }
 
@@ -167,27 +168,14 @@ class Run {
     // without poison, what forward left unwritten of it (padding) is undefined, and reading it a finding of initcheck
     if (saved_ != nullptr && guarded_) buffers_.freeze("saved");
     args.saved = saved_;
-    const auto cotangent = [&](const char* output) -> const void* {
-      const auto found = packed_.find(cotangent_of(output));
-      return found == packed_.end() ? nullptr : buffers_.add_constant(found->first, found->second);
-    };
-    args.dh = cotangent("h");
-    args.dc_last = cotangent("c_last");
-    args.dn_last = cotangent("n_last");
-    args.dm_last = cotangent("m_last");
-    args.dq = add_result("dq", "q");
-    args.dk = add_result("dk", "k");
-    args.dv = add_result("dv", "v");
-    args.di = add_result("di", "i");
-    args.df = add_result("df", "f");
-    if (problem_.has_initial_state) {
-      args.dc_initial = add_result("dc_initial", "c_initial");
-      args.dn_initial = add_result("dn_initial", "n_initial");
-      if (problem_.has_m()) args.dm_initial = add_result("dm_initial", "m_initial");
-    }
+    for (const auto& field : reference::cotangent_fields<BackwardArgs>())
+      if (const auto found = packed_.find(cotangent_of(field.tensor)); found != packed_.end())
+        args.*(field.member) = buffers_.add_constant(found->first, found->second);
+    for (const auto& field : reference::gradient_fields<BackwardArgs>())
+      if (has(input_names(problem_), field.tensor)) args.*(field.member) = add_result(field.name, field.tensor);
     args.workspace = add_scratch("workspace of backward", kernel_.workspace_size(problem_, true));
     args.stream = memory_.stream();
-    kernel_.backward(problem_, args);
+    naming_who_ran_out("the kernel", "it ran backward", [&] { kernel_.backward(problem_, args); });
     finish();
   }
 
@@ -224,8 +212,9 @@ std::string index_text(std::size_t flat, const std::vector<std::int64_t>& shape)
 
 /// The first element in which two runs differ.
 struct Difference {
-  std::string place;  ///< "dq[0,0,1,0]"
-  bool unwritten;     ///< it holds the first run's poison, and the second's
+  std::string result;  ///< "dq"
+  std::string place;   ///< "dq[0,0,1,0]"
+  bool unwritten;      ///< it holds the first run's poison, and the second's
 };
 
 std::optional<Difference> first_difference(const Results& first, const Results& second, const Problem& problem) {
@@ -241,7 +230,7 @@ std::optional<Difference> first_difference(const Results& first, const Results& 
                          values.begin() + static_cast<std::ptrdiff_t>((at + 1) * size),
                          [&](std::byte byte) { return byte == fill; });
     };
-    return Difference{name + index_text(at, shape_of(tensor, problem.shape)),
+    return Difference{name, name + index_text(at, shape_of(tensor, problem.shape)),
                       is_filled(bytes, kNaN) && is_filled(other, kFinite)};
   }
   return {};
@@ -254,15 +243,17 @@ Results consistent_results(const RunWith& run, const Problem& problem, const Run
   const Results first = run(poison);
   const auto require_repeatable = [&] {
     if (const auto difference = first_difference(first, run(poison), problem))
-      throw std::runtime_error(difference->place + " differs from run to run");
+      throw CheckFailure(RunCheck::repeat, difference->result, difference->place + " differs from run to run");
   };
   for (int repeat = 0; repeat < options.repeats; ++repeat) require_repeatable();
   if (!options.guarded) return first;
   if (const auto difference = first_difference(first, run(kFinite), problem)) {
-    if (difference->unwritten) throw std::runtime_error(difference->place + " was not written");
+    if (difference->unwritten)
+      throw CheckFailure(RunCheck::not_written, difference->result, difference->place + " was not written");
     require_repeatable();
-    throw std::runtime_error(difference->place + " depends on memory that was not initialised (output, saved data, " +
-                             "workspace or beyond an input)");
+    throw CheckFailure(RunCheck::poison, difference->result,
+                       difference->place + " depends on memory that was not initialised (output, saved data, " +
+                           "workspace or beyond an input)");
   }
   return first;
 }
@@ -285,6 +276,7 @@ void require_supported(const Kernel& kernel, const Case& c, std::optional<Conven
 KernelData declared_data(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention) {
   KernelData data;
   data.variant = info.key();
+  data.formulation = info.module;
   data.convention = convention;
   data.operand_dtype = info.operand_dtype;
   data.state_dtype = info.state_dtype;
@@ -318,6 +310,8 @@ KernelData run_case(const Kernel& kernel, const Case& c, std::optional<Conventio
     results = options != nullptr ? consistent_results(run, c.problem, *options) : run(kZero);
   } catch (const std::system_error& error) {  // no thread to be had, say: nothing that the numbers are to blame for
     throw DeviceError(info.key() + ": " + error.what());
+  } catch (const CheckFailure& failure) {
+    throw CheckFailure(failure.check(), failure.buffer(), info.key() + ": " + failure.what());
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(info.key() + ": " + error.what());
   }
@@ -336,7 +330,8 @@ KernelData run_case(const Kernel& kernel, const Case& c, std::optional<Conventio
 
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
                       const RunOptions& options) {
-  return run_case(kernel, c, convention, &options);
+  return naming_who_ran_out(kWho, "it compared the kernel's runs",
+                            [&] { return run_case(kernel, c, convention, &options); });
 }
 
 KernelData run_unchecked(const Kernel& kernel, const Case& c, std::optional<Convention> convention) {

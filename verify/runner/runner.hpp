@@ -10,6 +10,7 @@
 
 #include "cases/case.hpp"
 #include "mlstm/kernel.hpp"
+#include "runner/run_check.hpp"
 
 namespace mlstm::verify {
 
@@ -27,10 +28,12 @@ struct RunOptions {
 /// poisons outputs, saved data and workspace with NaN, surrounds every buffer with red zones and checks them and the
 /// inputs afterwards (in backward, h and the saved data are inputs). Runs everything 2 + `repeats` times, once with
 /// another poison, and compares bitwise (1 + `repeats` times if not `guarded`). Runs on a GPU take turns; all else may
-/// happen at the same time. Throws std::invalid_argument if the kernel does not support the problem; std::runtime_error
+/// happen at the same time. Throws std::invalid_argument if the kernel does not support the problem; CheckFailure
 /// naming the buffer for a write outside it, a damaged input, or a result that depends on the poison or differs from
-/// run to run, and for an error of the device that the kernel caused; other exceptions if the device has no memory left
-/// or is out of order. The attributes of the result say what it ran on (`device`, ...) and what bounds need to know
+/// run to run; std::runtime_error for an error of the device that the kernel caused; OutOfMemory (base/memory.hpp) if
+/// the host has no memory left, which says whether the kernel or this process ran out; other exceptions if the device
+/// has none left or is out of order. The attributes of the result say what it ran on (`device`, ...) and what bounds
+/// need to know
 /// (`saved_dtype`, `gate_gradient`).
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
                       const RunOptions& options = {});

@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "runner/run_check.hpp"
+
 namespace mlstm::verify {
 namespace {
 
@@ -126,12 +128,13 @@ void GuardedBuffer::check_zones() const {
   memory_.download(zone.data(), base_ + kZone + bytes_, kZone);
   for (std::size_t at = 0; at < kZone; ++at)
     if (zone[at] != *fill_)
-      throw std::runtime_error(fmt::format("{} was written past its end: byte {} of {}", name_, bytes_ + at, bytes_));
+      throw CheckFailure(RunCheck::red_zone, name_,
+                         fmt::format("{} was written past its end: byte {} of {}", name_, bytes_ + at, bytes_));
   memory_.download(zone.data(), base_, kZone);
   for (std::size_t at = kZone; at-- > 0;)
     if (zone[at] != *fill_)
-      throw std::runtime_error(
-          fmt::format("{} was written before its start: byte -{} of {}", name_, kZone - at, bytes_));
+      throw CheckFailure(RunCheck::red_zone, name_,
+                         fmt::format("{} was written before its start: byte -{} of {}", name_, kZone - at, bytes_));
 }
 
 std::vector<std::byte> pack(const Array& array, DType dtype) {

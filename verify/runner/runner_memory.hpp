@@ -77,7 +77,7 @@ class GuardedBuffer {
   std::vector<std::byte> download() const;
   /// True if the buffer holds just these bytes. Needs little host memory.
   bool holds(std::span<const std::byte> bytes) const;
-  /// Throws std::runtime_error that names the buffer and the first damaged byte if a red zone changed.
+  /// Throws CheckFailure that names the buffer and the first damaged byte if a red zone changed.
   void check_zones() const;
 
  private:

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// What verifier and worker say to each other, in frames over a socket: a header, then `meta_size` bytes of fields, then
-// `data_size` bytes of tensors. Both ends are the same program on the same machine, so plain values go as they lie in
-// memory. The verifier takes what comes from a worker for anything at all: a kernel may have written it.
+// What verifier and worker say to each other, in frames over a socket: a header, then `meta_size` bytes of fields (in
+// the format of cases/codec.hpp), then `data_size` bytes of tensors. The verifier takes what comes from a worker for
+// anything at all: a kernel may have written it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <vector>
 
 #include "cases/case.hpp"
+#include "cases/codec.hpp"
 #include "runner/plugin.hpp"
 #include "runner/runner.hpp"
 
@@ -28,9 +28,11 @@ enum class FrameKind : std::uint32_t {
   run,           ///< library, key, case, ... -> device, tensors
   // replies
   done = 101,
-  refused,  ///< std::invalid_argument: text
-  failed,   ///< std::runtime_error, of a run: text
-  error,    ///< any other exception: text
+  refused,    ///< std::invalid_argument: text
+  failed,     ///< std::runtime_error, of a run: text
+  error,      ///< any other exception: text
+  no_memory,  ///< std::bad_alloc: text that says who ran out
+  found,      ///< CheckFailure, of a run: text, check, buffer
 };
 
 struct FrameHeader {
@@ -45,51 +47,13 @@ static_assert(sizeof(FrameHeader) == 32 && std::is_trivially_copyable_v<FrameHea
 
 /// No reply has more fields than this, whatever its header says.
 constexpr std::uint32_t kLargestMeta = 8u << 20;
-constexpr std::size_t kLongestText = 64 << 10;
 
 /// Fields that do not hold what they should.
-class FrameError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+using FrameError = CodecError;
 
-class FieldWriter {
- public:
-  template <class T>
-  requires std::is_trivially_copyable_v<T>
-  void put(const T& value) { bytes_.append(reinterpret_cast<const char*>(&value), sizeof value); }
-  void text(std::string_view text);
-  std::string take() { return std::move(bytes_); }
-
- private:
-  std::string bytes_;
-};
-
-/// Reads fields in the order in which they were written. Throws FrameError where something is missing or out of range.
-class FieldReader {
- public:
-  explicit FieldReader(std::string_view bytes) : rest_(bytes) {}
-
-  /// A number. Not for bool and enumerations: not every byte is a value of these.
-  template <class T>
-  requires std::is_arithmetic_v<T> &&(!std::is_same_v<T, bool>)T get() {
-    T value;
-    copy(&value, sizeof value);
-    return value;
-  }
-  bool flag();
-  /// One of the first `count` values of an enumeration that starts at 0.
-  template <class E>
-  requires std::is_enum_v<E> E choice(std::uint32_t count) { return static_cast<E>(number_below(count)); }
-  std::string text();
-  std::uint32_t number_below(std::uint32_t bound);
-  /// Throws unless everything was read.
-  void finish() const;
-
- private:
-  void copy(void* to, std::size_t size);
-  std::string_view rest_;
-};
+/// Texts, the longest of which are cut.
+std::string encode_text(std::string_view text);
+std::string decode_text(std::string_view fields);
 
 /// Where the tensors of a frame lie, or shall go, one after the other.
 using Source = std::vector<std::span<const std::byte>>;
@@ -108,8 +72,6 @@ struct RunRequest {
 
 std::string encode(const RunRequest&);
 RunRequest decode_run(std::string_view fields);
-void put(FieldWriter&, const Problem&);
-Problem get_problem(FieldReader&);
 
 /// The tensors of a case as a frame carries them: float64, inputs, then cotangents.
 Source tensors_of(const Case& c);
@@ -128,6 +90,10 @@ std::vector<Described> decode_variants(std::string_view fields);
 /// What a run returns beside its tensors: what it ran on. Only attributes that describe a device are taken.
 std::string encode_device(const Attributes& attributes);
 Attributes decode_device(std::string_view fields);
+
+/// What a run was found to do wrong beside its numbers.
+std::string encode(const CheckFailure& failure);
+CheckFailure decode_failure(std::string_view fields);
 
 /// A result with room for exactly the tensors that a run of this variant returns.
 KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention);

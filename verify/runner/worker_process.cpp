@@ -352,7 +352,8 @@ class WorkerProcess::Exchange {
     const bool is_reply = reply_.magic == FrameHeader::kMagic && reply_.token == request_.token;
     const FrameKind kind = reply_.kind;
     const bool is_done = is_reply && kind == FrameKind::done;
-    const bool is_other = kind == FrameKind::refused || kind == FrameKind::failed || kind == FrameKind::error;
+    const bool is_other = kind == FrameKind::refused || kind == FrameKind::failed || kind == FrameKind::error ||
+                          kind == FrameKind::no_memory || kind == FrameKind::found;
     if (!is_reply || (!is_done && !is_other)) stop("sent the verifier something that is no reply");
     if (const std::uint64_t expected = is_done ? size_of(target_) : 0; reply_.data_size != expected)
       stop(fmt::format("sent {} bytes of results; expected {}", reply_.data_size, expected));

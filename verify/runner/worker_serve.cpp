@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "base/memory.hpp"
 #include "runner/worker_ends.hpp"
 #include "runner/worker_frames.hpp"
 
@@ -65,17 +66,13 @@ class Server {
   }
 
  private:
-  static Reply text_reply(FrameKind kind, std::string_view text) {
-    FieldWriter fields;
-    fields.text(text);
-    return {kind, fields.take(), {}};
-  }
+  static Reply text_reply(FrameKind kind, std::string_view text) { return {kind, encode_text(text), {}}; }
 
   Reply reply_to(FrameKind kind, const std::string& meta) {
     try {
       switch (kind) {
         case FrameKind::describe:
-          return describe(FieldReader(meta).text());
+          return describe(decode_text(meta));
         case FrameKind::unavailable: {
           const RunRequest request = decode_run(meta);
           return text_reply(FrameKind::done, verify::unavailable(kernel(request.library, request.key)));
@@ -91,8 +88,14 @@ class Server {
       }
     } catch (const std::invalid_argument& error) {
       return text_reply(FrameKind::refused, error.what());
+    } catch (const CheckFailure& failure) {
+      return {FrameKind::found, encode(failure), {}};
     } catch (const std::runtime_error& error) {
       return text_reply(FrameKind::failed, error.what());
+    } catch (const OutOfMemory& error) {
+      return text_reply(FrameKind::no_memory, error.what());
+    } catch (const std::bad_alloc&) {
+      return text_reply(FrameKind::no_memory, "the process that runs the kernel ran out of memory");
     } catch (const std::exception& error) {
       return text_reply(FrameKind::error, error.what());
     } catch (...) {
@@ -107,7 +110,8 @@ class Server {
   }
 
   Reply run(const RunRequest& request) {
-    Case c = make_room(request);
+    Case c = naming_who_ran_out("the process that runs the kernel", "it received the inputs",
+                                [&] { return make_room(request); });
     for (const auto& tensor : room_in(c)) receive(descriptor_, tensor);
     KernelData data = run_kernel(kernel(request.library, request.key), c, request.convention, request.options);
     return {FrameKind::done, encode_device(data.attributes), std::move(data)};

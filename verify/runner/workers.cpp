@@ -15,6 +15,7 @@
 #include <set>
 #include <thread>
 
+#include "base/memory.hpp"
 #include "base/text.hpp"
 #include "runner/worker_process.hpp"
 
@@ -34,10 +35,7 @@ std::string library_of(const Kernel& kernel) {
 }
 
 std::string text_in(std::string_view meta) {
-  FieldReader fields(meta);
-  const std::string text = fields.text();
-  fields.finish();
-  return one_line(text);  // a kernel may have written it
+  return one_line(decode_text(meta));  // a kernel may have written it
 }
 
 struct Worker {
@@ -85,7 +83,8 @@ class WorkerPool::Impl {
     require_shapes(*sent);
     std::unique_lock turn(gpu_, std::defer_lock);
     if (info.device == Device::cuda) turn.lock();
-    KernelData data = make_room(info, c.problem, convention);
+    KernelData data = naming_who_ran_out("the verifier", "it made room for a kernel's results",
+                                         [&] { return make_room(info, c.problem, convention); });
     const Target target = room_in(data);
     data.attributes.merge(named(kernel, [&] {
       return ask(kernel, FrameKind::run, encode(request), tensors_of(*sent), target, decode_device);
@@ -114,13 +113,11 @@ class WorkerPool::Impl {
   }
 
   std::vector<Described> describe(const std::string& library) {
-    FieldWriter fields;
-    fields.text(library);
     // What device it is for is not known yet, so no limit of CPU variants holds.
     WorkerProcess process(options_.program, {0, options_.memory_limit});
     std::string problem;
     try {
-      const auto reply = process.exchange(FrameKind::describe, fields.take(), {}, {}, seconds(options_.timeout));
+      const auto reply = process.exchange(FrameKind::describe, encode_text(library), {}, {}, seconds(options_.timeout));
       if (reply.kind == FrameKind::done) return decode_variants(reply.meta);
       throw PluginError(text_in(reply.meta));
     } catch (const TimeoutError& error) {
@@ -206,9 +203,14 @@ class WorkerPool::Impl {
         if (!reply.output.empty() && options_.on_output) options_.on_output(key, reply.output);
         return result;
       }
+      if (reply.kind == FrameKind::found) throw decode_failure(reply.meta);
       const std::string text = text_in(reply.meta);
       if (reply.kind == FrameKind::failed) throw std::runtime_error(text);
       if (reply.kind == FrameKind::error) throw WorkerError(text);
+      if (reply.kind == FrameKind::no_memory)
+        throw WorkerError(text + (options_.memory_limit == 0 ? ""
+                                                             : fmt::format("; --memory-limit gives that process {}",
+                                                                           bytes_text(options_.memory_limit))));
       give_back(std::move(worker), key);
       throw std::invalid_argument(text);
     } catch (const FrameError& error) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sweep/expect.hpp"
 
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -14,6 +15,24 @@ namespace {
 std::string status_word(const std::map<std::string, Status>& tensors, const std::string& tensor) {
   const auto found = tensors.find(tensor);
   return found == tensors.end() ? "nothing" : std::string(to_string(found->second));
+}
+
+/// One item for each expectation that none of `items` is about.
+std::vector<Item> not_judged(const Expectation& expected, const std::vector<Item>& items) {
+  std::set<std::pair<std::string, std::string>> judged;
+  for (const Item& item : items) judged.emplace(to_utf8(item.case_name), item.tensor);
+  std::vector<Item> absent;
+  for (const auto& [case_name, tensors] : expected)
+    for (const auto& [tensor, status] : tensors) {
+      if (judged.contains({case_name, tensor})) continue;
+      Item& item = absent.emplace_back();
+      item.case_name = case_name;
+      item.tensor = tensor;
+      item.status = Status::ERROR;
+      item.note = "expected " + std::string(to_string(status)) + ", was not judged";
+      item.as_expected = false;
+    }
+  return absent;
 }
 
 }  // namespace
@@ -59,21 +78,23 @@ std::string expectation_of(const std::vector<Item>& items) {
 
 std::vector<std::string> differences(const Expectation& expected, const std::vector<Item>& items) {
   std::vector<std::string> lines;
-  std::set<std::pair<std::string, std::string>> judged;
   for (const Item& item : items) {
     const std::string case_name = to_utf8(item.case_name);
-    judged.emplace(case_name, item.tensor);
     if (is_expected(expected, item)) continue;
     const auto found = expected.find(case_name);
     const std::string wanted = found == expected.end() ? "PASS" : status_word(found->second, item.tensor);
     lines.push_back(case_name + " " + item.tensor + ": expected " + wanted + ", got " +
                     std::string(to_string(item.status)));
   }
-  for (const auto& [case_name, tensors] : expected)
-    for (const auto& [tensor, status] : tensors)
-      if (!judged.contains({case_name, tensor}))
-        lines.push_back(case_name + " " + tensor + ": expected " + std::string(to_string(status)) + ", was not judged");
+  for (const Item& item : not_judged(expected, items))
+    lines.push_back(item.case_name + " " + item.tensor + ": " + item.note);
   return lines;
+}
+
+void compare_with(const Expectation& expected, std::vector<Item>& items) {
+  std::vector<Item> absent = not_judged(expected, items);
+  for (Item& item : items) item.as_expected = is_expected(expected, item);
+  std::move(absent.begin(), absent.end(), std::back_inserter(items));
 }
 
 bool is_expected(const Expectation& expected, const Item& item) {

@@ -28,6 +28,9 @@ std::string expectation_of(const std::vector<Item>& items);
 /// expected.
 std::vector<std::string> differences(const Expectation& expected, const std::vector<Item>& items);
 
+/// Sets Item::as_expected, and adds an ERROR for each expectation that was not judged.
+void compare_with(const Expectation& expected, std::vector<Item>& items);
+
 /// True if `item` has exactly the status that is recorded for it: PASS if its case is not named at all.
 bool is_expected(const Expectation& expected, const Item& item);
 

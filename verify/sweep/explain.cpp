@@ -22,17 +22,11 @@ std::string kind_of(const Item& item) {
   return !item.error_ratio ? "run" : item.convention.empty() ? "outputs" : "gradients";
 }
 
-/// The run of the unit that the item is a verdict on: the one whose reproduction line the item's line begins with.
-const Run* run_of(const Unit& unit, const Item& item) {
-  const Run* best = nullptr;
-  std::size_t length = 0;
-  for (const Run& run : unit.runs) {
-    const std::string line = repro_line(unit.spec, run);
-    if (!item.repro.starts_with(line) || line.size() < length) continue;
-    best = &run;
-    length = line.size();
-  }
-  return best;
+/// The run that the item is a verdict on; null if it is none of a problem.
+const Run* run_of(const ProblemRuns& work, const Item& item) {
+  for (const Run& run : work.runs)
+    if (run.kernel->info().key() == item.variant && name_of(run) == item.run) return &run;
+  return nullptr;
 }
 
 void add_lines(Item& item, std::string text) {
@@ -69,35 +63,36 @@ std::string stages_text(const Kernel& kernel, const ProblemSpec& spec, std::opti
 }  // namespace
 
 void explain_failures(std::vector<Record>& records, const std::vector<Unit>& units, const ExplainOptions& options) {
-  std::map<std::int64_t, const Unit*> unit_of;
-  for (const Unit& unit : units) unit_of[unit.index] = &unit;
+  std::map<std::int64_t, const ProblemRuns*> work_of;
+  for (const Unit& unit : units)
+    if (unit.problem() != nullptr) work_of[unit.index] = unit.problem();
   std::vector<Record*> failing;
   for (Record& record : records)
-    if (is_failure(record.item) && unit_of.contains(record.unit)) failing.push_back(&record);
+    if (is_failure(record.item) && work_of.contains(record.unit)) failing.push_back(&record);
   std::stable_sort(failing.begin(), failing.end(), [](const Record* a, const Record* b) { return a->unit < b->unit; });
 
   std::set<std::tuple<std::string, std::string, std::string>> seen;  // variant, dtype, kind
   std::map<std::string, std::int64_t> explained;                     // by variant
   for (Record* record : failing) {
     Item& item = record->item;
-    const Unit& unit = *unit_of.at(record->unit);
-    const Run* run = run_of(unit, item);
+    const ProblemRuns& work = *work_of.at(record->unit);
+    const Run* run = run_of(work, item);
     if (run == nullptr || explained[item.variant] >= options.failures) continue;
     if (!seen.insert({item.variant, record->dtype, kind_of(item)}).second) continue;
     ++explained[item.variant];
     if (options.progress) options.progress(item);
-    if (options.stages) add_lines(item, stages_text(*run->kernel, unit.spec, run->convention, options.sweep));
+    if (options.stages) add_lines(item, stages_text(*run->kernel, work.spec, run->convention, options.sweep));
     if (!options.seconds) continue;
     std::vector<Item> verdicts;  // on this run, of this kind
     for (const Record* other : failing)
-      if (other->unit == record->unit && run_of(unit, other->item) == run && kind_of(other->item) == kind_of(item))
+      if (other->unit == record->unit && run_of(work, other->item) == run && kind_of(other->item) == kind_of(item))
         verdicts.push_back(other->item);
     ShrinkOptions how;
     how.seconds = *options.seconds;
     how.sweep = options.sweep;
-    const Shrunk shrunk = shrink(*run->kernel, unit.spec, run->convention, *failure_of(verdicts), how);
+    const Shrunk shrunk = shrink(*run->kernel, work.spec, run->convention, *failure_of(verdicts), how);
     add_lines(item, to_text(shrunk));
-    if (options.stages && shrunk.failed > 0 && !(shrunk.spec == unit.spec)) {
+    if (options.stages && shrunk.failed > 0 && !(shrunk.spec == work.spec)) {
       std::string text = stages_text(*run->kernel, shrunk.spec, run->convention, options.sweep);
       if (!text.empty()) add_lines(item, "in the shrunken problem:\n" + text);
     }

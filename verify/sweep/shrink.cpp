@@ -23,10 +23,7 @@ constexpr double kMissed = 0.05;   // accepted probability to take a failing pro
 
 /// The kind of reason for which a run stopped: which check it failed, or the message without numbers.
 std::string reason_of(const Item& item) {
-  for (const char* check :
-       {"differs from run to run", "was not written", "depends on memory", "was written past its end",
-        "was written before its start", "was changed, though it is an input"})
-    if (item.note.find(check) != std::string::npos) return check;
+  if (item.check != "exception") return item.check;
   std::string text;
   for (const char c : item.note)
     if (std::isdigit(static_cast<unsigned char>(c)) == 0) text += c;
@@ -52,7 +49,7 @@ class Search {
   /// One run; the verdicts if it is the failure. Absent too if the variant does not take the problem.
   std::optional<std::vector<Item>> run(const ProblemSpec& spec) {
     const Plan plan = make_plan({&kernel_}, {spec}, false, convention_);
-    if (plan.units.empty() || !plan.units.front().unavailable.empty()) return {};
+    if (plan.units.empty() || plan.units.front().cannot_run() != nullptr) return {};
     ++shrunk_.runs;
     std::vector<Item> items;
     for (Record& record : run_sweep(plan.units, sweep_)) items.push_back(std::move(record.item));

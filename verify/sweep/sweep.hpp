@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/text.hpp"
@@ -22,22 +23,44 @@
 
 namespace mlstm::verify {
 
-/// One run of a variant on the problem of its unit.
+/// One run of a variant on a problem.
 struct Run {
   const Kernel* kernel = nullptr;
   std::optional<Convention> convention;  ///< of the backward pass; absent: forward only
   bool judge_outputs = true;             ///< false where another run of the same variant has judged the same outputs
 };
 
-/// The smallest piece of a sweep: every run on one problem, which share its reference; or a variant that this machine
-/// cannot run.
+/// "exact" or "detached", the convention of its backward pass, or "forward".
+std::string_view name_of(const Run& run);
+
+/// Every run on one problem; they share its reference.
+struct ProblemRuns {
+  ProblemSpec spec;
+  std::vector<Run> runs;
+};
+
+/// A check of one property (properties.hpp) of one variant on one problem, under the run's convention if it has one.
+struct PropertyCheckup {
+  ProblemSpec spec;
+  Run run;
+  std::string property;
+};
+
+/// A variant that this machine cannot run, or to which a property does not apply.
+struct CannotRun {
+  const Kernel* kernel = nullptr;
+  std::string property;  ///< that does not apply; empty: nothing can run
+  std::string reason;
+};
+
+/// The smallest piece of a sweep.
 struct Unit {
   std::int64_t index = 0;  ///< position in the whole plan, shards included
-  ProblemSpec spec;        ///< without meaning if `unavailable` is not empty
-  std::vector<Run> runs;
-  std::string unavailable;  ///< why the only run's variant cannot run here
-  std::string
-      property;  ///< of properties.hpp: check this instead of judging; the only run names variant and convention
+  std::variant<ProblemRuns, PropertyCheckup, CannotRun> work;
+
+  /// The work if it is of this kind, else null.
+  const ProblemRuns* problem() const { return std::get_if<ProblemRuns>(&work); }
+  const CannotRun* cannot_run() const { return std::get_if<CannotRun>(&work); }
 };
 
 struct Plan {
@@ -47,7 +70,7 @@ struct Plan {
 };
 
 /// Appends a unit; its index and the plan's id follow.
-void extend(Plan& plan, Unit unit);
+void extend(Plan& plan, decltype(Unit::work) work);
 
 /// `spec` with a stabilizer_init that the variant has, where the outcome depends on it.
 ProblemSpec adapted(ProblemSpec spec, const VariantInfo& info);
@@ -68,7 +91,6 @@ std::vector<Unit> shard_of(const Plan& plan, std::int64_t number, std::int64_t c
 struct Record {
   Item item;
   std::string dtype;      ///< of the problem
-  std::string regime;     ///< of the problem, or the capture's case
   std::int64_t unit = 0;  ///< index of its unit
 };
 
@@ -109,17 +131,23 @@ struct SweepOptions {
   int threads = 0;  ///< 0: one per core. Verdicts do not depend on it
   RunOptions run{.repeats = 1};
   RunFunction runner = run_kernel;
-  Journal* journal = nullptr;                                                 ///< units done there are not run again
+  std::optional<std::uint64_t> worker_memory;    ///< bytes that a process that runs kernels may use, 0: any; absent:
+                                                 ///< kernels run in this process
+  std::uint64_t large = std::uint64_t{1} << 31;  ///< bytes from which on a problem that is run is told to on_notice
+  std::function<void(const std::string&)> on_notice;  ///< a line on a problem that needs much memory, before it starts
+  Journal* journal = nullptr;                         ///< units done there are not run again
   std::function<void(const Unit&, const std::vector<Record>&)> on_unit_done;  ///< one call at a time
 };
 
 /// Runs and judges. Never throws for what a kernel does: a write outside a buffer, a dependence on undefined memory and
-/// results that differ from run to run are FAIL, anything else that stops a run is an ERROR.
+/// results that differ from run to run are FAIL, anything else that stops a run is an ERROR. A run that needs more
+/// memory than there is, is an ERROR before it starts.
 std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions& options);
 
-/// One run of a unit, judged as `judging` says, but under the run's convention; c.kernel then holds what it gave, or
-/// nothing if it was stopped. `reference` is that of the problem. Never throws for what a kernel does (see run_sweep).
-std::vector<Item> judge_run(const Unit& unit, const Run& run, Case& c, const ReferenceData& reference,
+/// One run on the problem `spec`, judged as `judging` says, but under the run's convention; c.kernel then holds what it
+/// gave, or nothing if it was stopped. `reference` is that of the problem. Never throws for what a kernel does (see
+/// run_sweep).
+std::vector<Item> judge_run(const ProblemSpec& spec, const Run& run, Case& c, const ReferenceData& reference,
                             JudgeOptions judging, const SweepOptions& options);
 
 /// Calls body(unit, threads to use) for every unit: small ones side by side, large ones one after the other.
@@ -142,13 +170,23 @@ struct Verdicts {
 /// `whole` the records are those of a shard, which cannot tell what the other shards see: nothing is mistrusted.
 Verdicts finish(std::vector<Record> records, GroupBy by, bool whole = true);
 
-/// Which wrong answers the bounds could not have told from the right ones (Item::hides), by regime; `regimes` is what
-/// Record::regime names. Empty if none.
-std::string list_hidden_wrong_answers(const std::vector<Record>& records, std::string_view regimes = "regimes");
+/// Which wrong answers the bounds could not have told from the right ones (Item::hides), by regime, or by case if
+/// reports have a block for each. Empty if none.
+std::string list_hidden_wrong_answers(const std::vector<Record>& records, GroupBy by = GroupBy::variant);
 
 /// Items of several report directories as one: journals of shards are combined as if they had been one sweep; a report
 /// without a journal is taken as it is. Throws FileError for an unfinished journal, missing or repeated shards.
 Verdicts merge_reports(const std::vector<std::filesystem::path>& directories);
+
+/// What a directory, or a report.json, holds.
+struct FoundReport {
+  std::vector<Item> items;
+  std::string unfinished;  ///< empty, or for a sweep that was interrupted: "12 of 97 problems of DIR are done; ..."
+};
+
+/// Reads a report (with its details if wanted) or, in a directory without one, what the journal there has; of an
+/// unfinished sweep nothing is mistrusted. Throws FileError.
+FoundReport find_report(const std::filesystem::path& path, bool with_details);
 
 /// What a capture is judged by, and the options as they stand on the command line, for the reproduction line.
 struct CaptureOptions {

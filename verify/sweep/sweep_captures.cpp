@@ -97,7 +97,7 @@ std::vector<Record> judge_capture(const std::filesystem::path& path, const Captu
     item.variant = common.variant;
     item.case_name = c.name;
     item.repro = repro_of(path, options.judge);
-    records.push_back({item, std::string(to_string(c.problem.dtype)), c.name, 0});
+    records.push_back({item, std::string(to_string(c.problem.dtype)), 0});
   }
   return records;
 }

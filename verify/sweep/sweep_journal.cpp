@@ -2,17 +2,22 @@
 #include <fmt/format.h>
 #include <array>
 #include <charconv>
+#include <iterator>
 
 #include "base/append_file.hpp"
 #include "base/files.hpp"
 #include "base/json.hpp"
 #include "cases/case_file.hpp"
 #include "report/detail_json.hpp"
+#include "report/item_json.hpp"
 #include "report/report.hpp"
 #include "sweep/sweep_journal.hpp"
 
 namespace mlstm::verify {
 namespace {
+
+/// Of journals; the first had no keys of put_facts.
+constexpr std::int64_t kVersion = 2;
 
 constexpr const char* kJournalName = "journal.jsonl";
 constexpr std::array kReportNames{"report.json", "details.json", "report.html", "junit.xml", "summary.txt"};
@@ -34,25 +39,25 @@ std::optional<double> exact_number_of(const Json& object, const char* key) {
 
 Json to_object(const Record& record) {
   const Item& item = record.item;
-  return {{"variant", to_utf8(item.variant)},
-          {"case", to_utf8(item.case_name)},
-          {"tensor", item.tensor},
-          {"convention", item.convention},
-          {"status", to_string(item.status)},
-          {"error_ratio", exact_number(item.error_ratio)},
-          {"max_abs_error", exact_number(item.max_abs_error)},
-          {"rel_frobenius", exact_number(item.rel_frobenius)},
-          {"worst_index", item.worst_index},
-          {"repro", to_utf8(item.repro)},
-          {"note", to_utf8(item.note)},
-          {"explanation", to_utf8(item.explanation)},
-          {"hides", item.hides},
-          {"dtype", record.dtype},
-          {"regime", record.regime},
-          {"detail", item.detail ? Json(to_object(*item.detail)) : Json(nullptr)}};
+  Json object{{"variant", to_utf8(item.variant)},
+              {"case", to_utf8(item.case_name)},
+              {"tensor", item.tensor},
+              {"convention", item.convention},
+              {"status", to_string(item.status)},
+              {"error_ratio", exact_number(item.error_ratio)},
+              {"max_abs_error", exact_number(item.max_abs_error)},
+              {"rel_frobenius", exact_number(item.rel_frobenius)},
+              {"worst_index", item.worst_index},
+              {"repro", to_utf8(item.repro)},
+              {"note", to_utf8(item.note)},
+              {"explanation", to_utf8(item.explanation)},
+              {"dtype", record.dtype},
+              {"detail", item.detail ? Json(to_object(*item.detail)) : Json(nullptr)}};
+  put_facts(object, item);
+  return object;
 }
 
-Record record_of(const Json& object, std::int64_t unit) {
+Record record_of(const Json& object, std::int64_t unit, std::int64_t version) {
   Record record;
   Item& item = record.item;
   item.variant = text_of(object, "variant");
@@ -67,11 +72,11 @@ Record record_of(const Json& object, std::int64_t unit) {
   item.repro = text_of(object, "repro");
   item.note = text_of(object, "note");
   item.explanation = text_of(object, "explanation");
-  item.hides = texts_of(object, "hides");
+  get_facts(object, item);
+  if (version < kVersion) infer_facts(item);
   if (const Json* detail = find_member(object, "detail"); detail != nullptr && !detail->is_null())
     item.detail = std::make_shared<Detail>(detail_of(object_of(object, "detail")));
   record.dtype = text_of(object, "dtype");
-  record.regime = text_of(object, "regime");
   record.unit = unit;
   return record;
 }
@@ -79,7 +84,7 @@ Record record_of(const Json& object, std::int64_t unit) {
 }  // namespace
 
 std::string to_line(const JournalHeader& header) {
-  return serialize(Json{{"journal", 1},
+  return serialize(Json{{"journal", kVersion},
                         {"source", program_source()},
                         {"plan", header.plan},
                         {"units", header.units},
@@ -96,13 +101,15 @@ std::string to_line(std::int64_t unit, const std::vector<Record>& records) {
 
 JournalContents parse_journal(std::string_view text, const std::string& source) {
   JournalContents contents;
-  std::int64_t number = 0;
+  std::int64_t number = 0, version = 0;
   for (std::size_t begin = 0, end; (end = text.find('\n', begin)) != std::string_view::npos; begin = end + 1) {
     ++number;
     try {
       const Json line = parse_json(text.substr(begin, end - begin), "the line");
       if (number == 1) {
-        if (integer_of(line, "journal") != 1) throw std::runtime_error("expected journal 1");
+        version = integer_of(line, "journal");
+        if (version < 1 || version > kVersion)
+          throw std::runtime_error(fmt::format("expected \"journal\" from 1 to {}", kVersion));
         contents.header = {text_of(line, "plan"), text_of(line, "shard"), integer_of(line, "units"),
                            integer_of(line, "shard_units")};
         const JournalHeader& header = contents.header;
@@ -112,7 +119,7 @@ JournalContents parse_journal(std::string_view text, const std::string& source) 
         const std::int64_t unit = integer_of(line, "unit");
         if (unit < 0 || unit >= contents.header.units) throw std::runtime_error("expected a unit of the plan");
         std::vector<Record> records;
-        for (const Json& record : array_of(line, "records")) records.push_back(record_of(record, unit));
+        for (const Json& record : array_of(line, "records")) records.push_back(record_of(record, unit, version));
         contents.done[unit] = std::move(records);
       }
     } catch (const std::exception& error) {
@@ -165,6 +172,22 @@ void Journal::append(const Unit& unit, const std::vector<Record>& records) {
 }
 
 void Journal::sync() { file_->sync(); }
+
+FoundReport find_report(const std::filesystem::path& path, bool with_details) {
+  const std::filesystem::path journal = path / kJournalName;
+  if (std::filesystem::exists(path / "report.json") || !std::filesystem::exists(journal))
+    return {with_details ? read_report_with_details(path) : read_report(path), {}};
+  JournalContents contents = parse_journal(read_text_file(journal), journal.string());
+  if (contents.size == 0) throw FileError(journal.string() + ": holds no complete line; expected a sweep's journal");
+  FoundReport found;
+  std::vector<Record> records;
+  for (auto& [unit, done] : contents.done) std::move(done.begin(), done.end(), std::back_inserter(records));
+  found.items = finish(std::move(records), GroupBy::variant, false).items;
+  found.unfinished =
+      fmt::format("{} of {} problems of {} are done; mlstm verify --resume with the same options goes on",
+                  contents.done.size(), contents.header.shard_units, path.string());
+  return found;
+}
 
 Verdicts merge_reports(const std::vector<std::filesystem::path>& directories) {
   struct Shards {

@@ -36,14 +36,28 @@ std::vector<Run> runs_of(const Kernel& kernel, const ProblemSpec& spec, std::opt
   return runs;
 }
 
-/// One line that tells units of different plans apart, and the same ones of variants that have changed since.
+// One line that tells units of different plans apart, and the same ones of variants that have changed since.
+std::string identity(const Run& run) {
+  const std::string key = run.kernel->info().key();
+  return fmt::format(" {}:{}:{}", key, source_digest(key), name_of(run));
+}
+
+std::string identity(const ProblemRuns& work) {
+  std::string text = to_line(work.spec);
+  for (const Run& run : work.runs) text += identity(run);
+  return text;
+}
+
+std::string identity(const PropertyCheckup& work) {
+  return to_line(work.spec) + identity(work.run) + " property " + work.property;
+}
+
+std::string identity(const CannotRun& work) {
+  return work.reason + identity(Run{work.kernel, {}}) + (work.property.empty() ? "" : " property " + work.property);
+}
+
 std::string identity(const Unit& unit) {
-  std::string text = unit.unavailable.empty() ? to_line(unit.spec) : unit.unavailable;
-  for (const Run& run : unit.runs)
-    text += fmt::format(" {}:{}:{}", run.kernel->info().key(), source_digest(run.kernel->info().key()),
-                        run.convention ? to_string(*run.convention) : "forward");
-  if (!unit.property.empty()) text += " property " + unit.property;
-  return text + "\n";
+  return std::visit([](const auto& work) { return identity(work); }, unit.work) + "\n";
 }
 
 /// The plugins that the variants come from.
@@ -52,12 +66,6 @@ std::set<std::string> libraries_of(const std::vector<const Kernel*>& kernels) {
   for (const Kernel* kernel : kernels)
     if (const auto* plugin = dynamic_cast<const PluginVariant*>(kernel)) libraries.insert(plugin->library());
   return libraries;
-}
-
-Unit unit_of(const ProblemSpec& spec) {
-  Unit unit;
-  unit.spec = spec;
-  return unit;
 }
 
 }  // namespace
@@ -80,9 +88,7 @@ Plan make_plan(const std::vector<const Kernel*>& kernels, const std::vector<Prob
     if (const std::string reason = why_unavailable(*kernel); reason.empty()) {
       available.push_back(kernel);
     } else {
-      plan.units.emplace_back();
-      plan.units.back().runs.push_back({kernel, {}, true});
-      plan.units.back().unavailable = reason;
+      plan.units.emplace_back().work = CannotRun{kernel, {}, reason};
     }
   }
   std::map<const Kernel*, std::string> first_refusal;
@@ -96,8 +102,8 @@ Plan make_plan(const std::vector<const Kernel*>& kernels, const std::vector<Prob
       }
       ++taken[kernel];
       const auto [place, is_new] = unit_of_line.emplace(to_line(wanted), plan.units.size());
-      if (is_new) plan.units.push_back(unit_of(wanted));
-      auto& runs = plan.units[place->second].runs;
+      if (is_new) plan.units.emplace_back().work = ProblemRuns{wanted, {}};
+      auto& runs = std::get<ProblemRuns>(plan.units[place->second].work).runs;
       // Two problems may become the same one for this variant.
       if (std::any_of(runs.begin(), runs.end(), [&](const Run& run) { return run.kernel == kernel; })) continue;
       for (const Run& run : runs_of(*kernel, wanted, convention)) runs.push_back(run);
@@ -124,10 +130,12 @@ std::vector<Unit> shard_of(const Plan& plan, std::int64_t number, std::int64_t c
   return units;
 }
 
-void extend(Plan& plan, Unit unit) {
-  unit.index = static_cast<std::int64_t>(plan.units.size());
+void extend(Plan& plan, decltype(Unit::work) work) {
+  const auto index = static_cast<std::int64_t>(plan.units.size());
+  Unit& unit = plan.units.emplace_back();
+  unit.index = index;
+  unit.work = std::move(work);
   plan.id = sha256_of(plan.id + identity(unit));
-  plan.units.push_back(std::move(unit));
 }
 
 std::string repro_line(const ProblemSpec& spec, const Run& run, std::string_view property) {

@@ -23,15 +23,6 @@ ProblemSpec reduced(ProblemSpec spec, const VariantInfo& info) {
 }  // namespace
 
 void add_properties(Plan& plan, const std::vector<const Kernel*>& kernels, const PropertySelection& selection) {
-  const auto add = [&](const Kernel* kernel, const std::string& property, const ProblemSpec& spec,
-                       const std::string& why_not) {
-    Unit unit;
-    unit.spec = spec;
-    unit.runs.push_back({kernel, selection.convention, true});
-    unit.property = property;
-    unit.unavailable = why_not;
-    extend(plan, std::move(unit));
-  };
   const bool own = selection.cases.empty();
   std::map<std::string, std::vector<ProblemSpec>> candidates;
   for (const std::string& name : selection.names) {
@@ -44,9 +35,9 @@ void add_properties(Plan& plan, const std::vector<const Kernel*>& kernels, const
     // A variant that cannot run here is said once for everything.
     if (!absent.empty()) {
       const bool said = std::any_of(plan.units.begin(), plan.units.end(), [&](const Unit& unit) {
-        return !unit.unavailable.empty() && unit.runs.front().kernel == kernel;
+        return unit.cannot_run() != nullptr && unit.cannot_run()->kernel == kernel;
       });
-      if (!said) add(kernel, "", {}, absent);
+      if (!said) extend(plan, CannotRun{kernel, {}, absent});
       continue;
     }
     for (const std::string& name : selection.names) {
@@ -60,9 +51,10 @@ void add_properties(Plan& plan, const std::vector<const Kernel*>& kernels, const
         // Two problems may become the same one for this variant.
         if (std::find(taken.begin(), taken.end(), to_line(spec)) != taken.end()) continue;
         taken.push_back(to_line(spec));
-        add(kernel, name, spec, "");
+        extend(plan, PropertyCheckup{spec, {kernel, selection.convention}, name});
       }
-      if (taken.empty() && !reasons.empty()) add(kernel, name, {}, fmt::format("{}", fmt::join(reasons, "; ")));
+      if (taken.empty() && !reasons.empty())
+        extend(plan, CannotRun{kernel, name, fmt::format("{}", fmt::join(reasons, "; "))});
     }
   }
 }

@@ -18,6 +18,9 @@ std::string_view to_string(DType dtype);
 /// Inverse of `to_string`. Throws std::invalid_argument that names `argument` and the value.
 DType parse_dtype(std::string_view text, std::string_view argument = "dtype");
 
+/// The same for what tensors are stored in, which is never tfloat32.
+DType parse_storage_dtype(std::string_view text, std::string_view argument = "dtype");
+
 /// Bytes of one stored element (tfloat32 is stored as float32).
 std::size_t size_of(DType dtype);
 

@@ -18,6 +18,32 @@ constexpr std::array<std::pair<DType, std::string_view>, 5> kNames{{{DType::floa
                                                                     {DType::float16, "float16"},
                                                                     {DType::bfloat16, "bfloat16"}}};
 
+/// What others call these formats.
+constexpr std::array<std::pair<std::string_view, DType>, 10> kOtherNames{{{"fp64", DType::float64},
+                                                                          {"f64", DType::float64},
+                                                                          {"double", DType::float64},
+                                                                          {"fp32", DType::float32},
+                                                                          {"f32", DType::float32},
+                                                                          {"tf32", DType::tfloat32},
+                                                                          {"fp16", DType::float16},
+                                                                          {"f16", DType::float16},
+                                                                          {"half", DType::float16},
+                                                                          {"bf16", DType::bfloat16}}};
+
+/// One of the formats that `accepts` takes.
+template <class Accepts>
+DType parse_one_of(std::string_view text, std::string_view argument, const Accepts& accepts) {
+  std::string expected;
+  for (const auto& [value, name] : kNames) {
+    if (!accepts(value)) continue;
+    if (name == text) return value;
+    expected += (expected.empty() ? "" : value == kNames.back().first ? " or " : ", ") + std::string(name);
+  }
+  for (const auto& [name, value] : kOtherNames)
+    if (name == text && accepts(value)) expected += "; did you mean " + std::string(to_string(value)) + "?";
+  throw std::invalid_argument(std::string(argument) + " is \"" + std::string(text) + "\"; expected " + expected);
+}
+
 struct Format {
   int precision;     // significand bits, the hidden one included
   int min_exponent;  // exponent of the smallest normal number
@@ -52,10 +78,11 @@ std::string_view to_string(DType dtype) {
 }
 
 DType parse_dtype(std::string_view text, std::string_view argument) {
-  for (const auto& [value, name] : kNames)
-    if (name == text) return value;
-  throw std::invalid_argument(std::string(argument) + " is \"" + std::string(text) +
-                              "\"; expected float64, float32, tfloat32, float16 or bfloat16");
+  return parse_one_of(text, argument, [](DType) { return true; });
+}
+
+DType parse_storage_dtype(std::string_view text, std::string_view argument) {
+  return parse_one_of(text, argument, [](DType dtype) { return dtype != DType::tfloat32; });
 }
 
 std::size_t size_of(DType dtype) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -33,7 +34,12 @@ void parallel_for(std::int64_t n, int threads, const std::function<void(std::int
   };
   {
     std::vector<std::jthread> pool;
-    for (std::int64_t extra = 1; extra < count; ++extra) pool.emplace_back(work);
+    pool.reserve(static_cast<std::size_t>(count - 1));
+    try {
+      for (std::int64_t extra = 1; extra < count; ++extra) pool.emplace_back(work);
+    } catch (const std::system_error&) {
+      // no memory for another thread's stack: those that there are do the work
+    }
     work();
   }
   if (first_error) std::rethrow_exception(first_error);

@@ -54,7 +54,7 @@ class AlignedArguments {
       if (pointer == nullptr || reinterpret_cast<std::uintptr_t>(pointer) % EIGEN_MAX_ALIGN_BYTES == 0) continue;
       if (used_ == spare().size()) spare().emplace_back();
       Vector<double>& copy = spare()[used_++];
-      copy.resize(size_of(field.tensor, shape_));
+      set_size(copy, size_of(field.tensor, shape_));
       fill(pointer, copy.size(), copy.data());
       pointer = copy.data();
     }

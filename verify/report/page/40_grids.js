@@ -39,28 +39,34 @@ function summary(numbers) {
   return {status, failed, ratio};
 }
 
-// The module on a line of its own.
-function turnedHeading(variant) {
-  const split = variant.indexOf("--");
-  return split < 0 ? [variant] : [variant.slice(0, split + 2), element("br"), variant.slice(split + 2)];
-}
-
+// A grid as the page came with it: its headings, its rows in their order, and cells to copy. What is drawn is made of
+// these, so that it looks the same with scripts and without.
 class Grid {
-  constructor(id, noun, rowOf, orderOf) {
+  constructor(id, rowOf) {
     this.table = document.getElementById(id);
     this.panel = document.getElementById(`${id}-panel`);
-    Object.assign(this, {noun, rowOf, orderOf, cellOpen: null});
+    Object.assign(this, {rowOf, cellOpen: null});
+    [this.someCell, this.noCell] = document.getElementById(`${id}-cells`).content.children;
+    [this.corner, ...this.headings] = this.table.tHead.rows[0].cells;
+    this.rows = [...this.table.tBodies[0].rows].map((row) => row.cells[0].textContent);
   }
 
   cell(numbers, row, variant) {
-    if (!numbers) return element("td", {class: "none"}, element("span", {class: "sr"}, "not run"));
-    const {status, failed, ratio} = summary(numbers);
+    if (!numbers) return this.noCell.cloneNode(true);
+    const {status, failed, ratio} = summary(numbers), made = this.someCell.cloneNode(true);
+    const set = (part, text) => { made.querySelector(part).textContent = text; };
+    set(".mark", marks[status]);
+    set(".ratio", ratioText(ratio));
+    set(".n", failed > 0 ? ` ${failed} of ${numbers.length}` : "");
+    made.querySelector(".sr").remove();  // the button says it
     const button = element("button", {type: "button", "aria-expanded": "false",
       "aria-label": `${row}, ${variant}: ${status}, ${plural(numbers.length, "tensor")}, ${failed} did not pass, largest error_ratio ${ratioText(ratio)}`},
-      element("span", {class: "mark"}, marks[status]), " ", element("span", {class: "ratio"}, ratioText(ratio)),
-      failed > 0 ? element("span", {class: "n"}, ` ${failed} of ${numbers.length}`) : null);
+      ...made.childNodes);
     button.addEventListener("click", () => this.openCell(button, numbers, row, variant));
-    return element("td", {class: `cell ${status}`, "data-n": numbers.length}, button);
+    made.className = `cell ${status}`;
+    made.dataset.n = numbers.length;
+    made.replaceChildren(button);
+    return made;
   }
 
   openCell(button, numbers, row, variant) {
@@ -110,17 +116,15 @@ class Grid {
   }
 
   draw(numbers) {
-    if (!this.table) return;
     this.close();
     const rows = pivot(numbers, this.rowOf);
     const present = new Set();
     for (const cells of rows.values()) for (const variant of cells.keys()) present.add(variant);
-    const variants = [...present].sort();
-    const head = element("tr", {}, element("th", {scope: "col"}, this.noun),
-      ...variants.map((variant) => element("th", {scope: "col", class: "turned"}, element("span", {}, ...turnedHeading(variant)))));
-    const order = [...rows.keys()].sort((a, b) => this.orderOf(a) - this.orderOf(b));
-    this.table.tHead.replaceChildren(head);
-    this.table.tBodies[0].replaceChildren(...order.map((row) => this.line(row, rows.get(row), variants, false)));
+    const headings = this.headings.filter((heading) => present.has(heading.dataset.name));
+    const variants = headings.map((heading) => heading.dataset.name);
+    this.table.tHead.rows[0].replaceChildren(this.corner, ...headings);
+    this.table.tBodies[0].replaceChildren(
+      ...this.rows.filter((row) => rows.has(row)).map((row) => this.line(row, rows.get(row), variants, false)));
   }
 }
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-const regimeOrder = new Map(data.regimes.map((regime, n) => [regime, n]));
-const grids = [new Grid("by-regime", "regime", (item) => caseOf(item).regime, (regime) => regimeOrder.get(regime)),
-  new Grid("by-eps", "eps", (item) => caseOf(item).eps, Number)];
+const grids = [new Grid("by-regime", (item) => caseOf(item).regime), new Grid("by-eps", (item) => caseOf(item).eps)];
 
 function redraw() {
   const numbers = filtered();

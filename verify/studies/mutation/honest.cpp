@@ -89,19 +89,20 @@ class Honest {
 
  private:
   void sweep_unit(const Unit& unit, int threads, const SweepOptions& sweep) {
-    if (!unit.unavailable.empty()) {
+    if (const CannotRun* cannot = unit.cannot_run()) {
       const std::lock_guard lock(mutex_);
-      report_.unrun.push_back(unit.runs.front().kernel->info().key() + ": " + unit.unavailable);
+      report_.unrun.push_back(cannot->kernel->info().key() + ": " + cannot->reason);
       return;
     }
-    SolvedUnit solved(unit, threads);
+    const ProblemRuns& work = *unit.problem();
+    SolvedUnit solved(work, threads);
     std::vector<std::pair<const Kernel*, std::vector<Item>>> judged;
-    for (const Run& run : unit.runs) judged.emplace_back(run.kernel, solved.judge(run, sweep));
+    for (const Run& run : work.runs) judged.emplace_back(run.kernel, solved.judge(run, sweep));
     const std::lock_guard lock(mutex_);
     ++report_.problems;
     for (auto& [kernel, items] : judged) {
       ++report_.runs;
-      for (Item& item : items) add(*kernel, unit.spec.problem.dtype, std::move(item));
+      for (Item& item : items) add(*kernel, work.spec.problem.dtype, std::move(item));
     }
   }
 
@@ -118,11 +119,10 @@ class Honest {
       return;
     }
     constexpr std::size_t kept = 3;
-    const bool zero = item.note.find("zero by definition") != std::string::npos;
     Trust& trust = trust_[{item.variant, dtype, item.tensor + item.convention}];
-    if (item.note.find("trivial") == std::string::npos)
+    if (!item.trivial)
       trust.telling = true;
-    else if (!zero && trust.trivial.size() < kept)
+    else if (!item.zero_by_definition && trust.trivial.size() < kept)
       trust.trivial.push_back(std::move(item));
   }
 

@@ -73,16 +73,17 @@ struct Group {
 std::vector<Group> groups_of(const std::vector<Unit>& units, RuleScope scope) {
   std::map<std::string, Group> by_regime;
   for (const Unit& unit : units) {
-    if (!unit.unavailable.empty()) continue;
-    Group& group = by_regime[unit.spec.regime];
+    const ProblemRuns* const work = unit.problem();
+    if (work == nullptr) continue;
+    Group& group = by_regime[work->spec.regime];
     group.scope = scope;
     group.units.push_back(&unit);
-    group.cost += elements_of(unit.spec.problem.shape);
+    group.cost += elements_of(work->spec.problem.shape);
   }
   std::vector<Group> groups;
   for (auto& [regime, group] : by_regime) {
     std::stable_sort(group.units.begin(), group.units.end(), [](const Unit* a, const Unit* b) {
-      return elements_of(a->spec.problem.shape) < elements_of(b->spec.problem.shape);
+      return elements_of(a->problem()->spec.problem.shape) < elements_of(b->problem()->spec.problem.shape);
     });
     groups.push_back(std::move(group));
   }
@@ -123,28 +124,28 @@ class Mutation {
  private:
   /// Runs those that are not `dead` in this regime, and marks those that die.
   void run_unit(const Unit& unit, RuleScope scope, std::vector<bool>& dead, int threads) {
-    const DType dtype = unit.spec.problem.dtype;
+    const auto& [spec, runs] = *unit.problem();
+    const DType dtype = spec.problem.dtype;
     const auto idle = [&](std::size_t subject) {
       return dead[subject] && !(board_ && board_->open(subject, scope, dtype));
     };
-    if (std::all_of(unit.runs.begin(), unit.runs.end(),
-                    [&](const Run& run) { return idle(subjects_.index.at(run.kernel)); }))
+    if (std::all_of(runs.begin(), runs.end(), [&](const Run& run) { return idle(subjects_.index.at(run.kernel)); }))
       return;
-    SolvedUnit solved(unit, threads);
+    SolvedUnit solved(*unit.problem(), threads);
     const Case untouched = solved.problem;
     RuleProblem rules(untouched, solved.reference, options_.plain, threads);
     HonestRejections honest;
-    for (std::size_t n = 0; n < unit.runs.size();) {
+    for (std::size_t n = 0; n < runs.size();) {
       std::size_t end = n;  // of the runs of one kernel, which follow each other
-      while (end < unit.runs.size() && unit.runs[end].kernel == unit.runs[n].kernel) ++end;
-      const std::size_t subject = subjects_.index.at(unit.runs[n].kernel);
+      while (end < runs.size() && runs[end].kernel == runs[n].kernel) ++end;
+      const std::size_t subject = subjects_.index.at(runs[n].kernel);
       std::vector<Item> items;
       std::optional<Array> h;
       for (; n < end; ++n) {
-        const Run& run = unit.runs[n];
+        const Run& run = runs[n];
         solved.problem.kernel.reset();
         if (!dead[subject]) {
-          std::vector<Item> more = solved.judge(run, sweep_of(unit, subject));
+          std::vector<Item> more = solved.judge(run, sweep_of(spec, subject));
           if (board_) board_->add_verdict(subject, scope, std::any_of(more.begin(), more.end(), kills));
           std::move(more.begin(), more.end(), std::back_inserter(items));
         }
@@ -161,10 +162,10 @@ class Mutation {
     }
   }
 
-  SweepOptions sweep_of(const Unit& unit, std::size_t subject) const {
+  SweepOptions sweep_of(const ProblemSpec& spec, std::size_t subject) const {
     SweepOptions sweep;
     sweep.runner = options_.runner;
-    if (elements_of(unit.spec.problem.shape) <= kSmallProblem)
+    if (elements_of(spec.problem.shape) <= kSmallProblem)
       sweep.run.repeats = std::max(sweep.run.repeats, subjects_.repeats[subject]);
     return sweep;
   }
@@ -193,7 +194,8 @@ class Mutation {
 
   void add(const Unit& unit, std::size_t subject, std::vector<Item> items) {
     MutantResult& mine = results_[subject];
-    auto& checks = mine.by_regime[unit.spec.regime];
+    const auto& [spec, runs] = *unit.problem();
+    auto& checks = mine.by_regime[spec.regime];
     Outcome outcome;
     outcome.problem = unit.index;
     const Item* telling = nullptr;
@@ -212,8 +214,8 @@ class Mutation {
       outcome.finding = describe(*telling);
     }
     mine.outcomes.push_back(std::move(outcome));
-    runs_[{subject, unit.spec.regime}] += std::count_if(
-        unit.runs.begin(), unit.runs.end(), [&](const Run& run) { return run.kernel == subjects_.kernels[subject]; });
+    runs_[{subject, spec.regime}] += std::count_if(
+        runs.begin(), runs.end(), [&](const Run& run) { return run.kernel == subjects_.kernels[subject]; });
     const bool honest = subject >= options_.mutants.size();
     for (Item& item : items) {
       if (honest) verdicts_.add(kills(item));
@@ -223,7 +225,8 @@ class Mutation {
 
   MutationReport report() {
     MutationReport report;
-    for (const Unit& unit : plan_.units) report.problems.push_back(unit.spec);
+    for (const Unit& unit : plan_.units)
+      report.problems.push_back(unit.problem() != nullptr ? unit.problem()->spec : ProblemSpec{});
     std::vector<bool> counted;
     for (std::size_t n = 0; n < results_.size(); ++n) {
       MutantResult& result = results_[n];
@@ -272,14 +275,7 @@ bool smaller(const MutationReport& report, const Outcome& a, const Outcome& b) {
 
 std::string check_of(const Item& item) {
   if (has_number(item)) return item.convention.empty() ? item.tensor : item.tensor + " (" + item.convention + ")";
-  if (item.status == Status::TIMEOUT) return "timeout";
-  const std::pair<std::string_view, const char*> texts[] = {
-      {"was written past its end", "red zone"},      {"was written before its start", "red zone"},
-      {"though it is an input", "input damage"},     {"was not written", "not written"},
-      {"memory that was not initialised", "poison"}, {"differs from run to run", "repeat"}};
-  for (const auto& [text, check] : texts)
-    if (item.note.find(text) != std::string::npos) return check;
-  return "exception";
+  return item.check;
 }
 
 bool MutantResult::detected() const {

@@ -7,9 +7,9 @@
 namespace mlstm::verify {
 
 struct SolvedUnit {
-  /// Solves the problem with so many threads, and judges with as many. `unit` has to outlive this.
-  SolvedUnit(const Unit& unit, int threads) : problem(make_case(unit.spec)), unit_(unit) {
-    problem.name = case_name(unit.spec);
+  /// Solves the problem with so many threads, and judges with as many. `work` has to outlive this.
+  SolvedUnit(const ProblemRuns& work, int threads) : problem(make_case(work.spec)), spec_(work.spec) {
+    problem.name = case_name(work.spec);
     reference::Options how;
     how.threads = threads;
     reference = evaluate_reference(problem, how);
@@ -25,11 +25,11 @@ struct SolvedUnit {
 
   /// Runs the kernel and judges it; `problem.kernel` then is what it gave, absent if that was nothing.
   std::vector<Item> judge(const Run& run, const SweepOptions& sweep) {
-    return judge_run(unit_, run, problem, reference, judging_, sweep);
+    return judge_run(spec_, run, problem, reference, judging_, sweep);
   }
 
  private:
-  const Unit& unit_;
+  const ProblemSpec& spec_;
   Yardsticks known_;
   JudgeOptions judging_;
 };

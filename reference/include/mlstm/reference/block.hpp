@@ -39,7 +39,7 @@ inline Index band_end(Index t, Index n) { return std::min(n, (t / 64 + 1) * 64);
 /// Lower triangle of a b^T.
 template <class T, class A, class B>
 void triangle_product(const A& a, const B& b, Matrix<T>& result) {
-  result.resize(a.rows(), a.rows());
+  set_size(result, a.rows(), a.rows());
   for_each_band(a.rows(), [&](Index row, Index rows, Index columns) {
     set_product(result.block(row, 0, rows, columns), a.middleRows(row, rows), b.topRows(columns).transpose());
   });
@@ -67,8 +67,8 @@ template <class T>
 void log_gates(const Forward<T>& fw, Index first, Index n, Block<T>& block) {
   block.first = first;
   block.n = n;
-  block.D.resize(n, n);
-  block.carried.resize(n);
+  set_size(block.D, n, n);
+  set_size(block.carried, n);
   Vector<T> sums = Vector<T>::Zero(n);
   T b = T(0.0);
   for (Index t = 0; t < n; ++t) {
@@ -126,6 +126,9 @@ template <class T>
 void block_state(const Head<T>& head, Block<T>& block, const State<T>& entering, State<T>& leaving) {
   const Index n = block.n;
   const T carried = block.carried(n - 1);
+  set_size(block.weighted, n, head.problem.DHQK);
+  set_size(leaving.C, head.problem.DHQK, head.problem.DHV);
+  set_size(leaving.n, head.problem.DHQK);
   block.weighted = block.D.row(n - 1).asDiagonal() * head.k.middleRows(block.first, n);
   leaving.C = carried * entering.C;
   add_product(leaving.C, block.weighted.transpose(), head.v.middleRows(block.first, n));
@@ -160,10 +163,8 @@ void block_backward(const Head<T>& head, const Forward<T>& fw, const T* dh, cons
   add_transposed_triangle_times(block.P, block.g, dv);
 
   triangle_product(block.g, v, block.dP);
-  block.gC.resize(n, k.cols());
-  block.v_dC.resize(n, k.cols());
-  block.dS.resize(n, n);
-  block.G.resize(n, n);
+  for (Matrix<T>* rows : {&block.gC, &block.v_dC, &block.weighted}) set_size(*rows, n, k.cols());
+  for (Matrix<T>* square : {&block.dS, &block.G}) set_size(*square, n, n);
   set_product(block.gC, block.g, entering.C.transpose());
   set_product(block.v_dC, v, dC.transpose());
   const T through_C = dC.cwiseProduct(entering.C).sum();

@@ -29,7 +29,7 @@ Forward<T> chunkwise_forward(const Head<T>& head, const Frozen<T>* frozen, bool 
   const std::size_t slots = save ? static_cast<std::size_t>(chunks) + 1 : 2;
   std::vector<State<T>> states = std::move(spare_states<T>());
   states.resize(slots);
-  for (State<T>& state : states) state.C.resize(p.DHQK, p.DHV);
+  for (State<T>& state : states) set_size(state.C, p.DHQK, p.DHV);
   states[0] = {head.C_0, head.n_0};
   Block<T> block;
   for (Index chunk = 0; chunk < chunks; ++chunk) {

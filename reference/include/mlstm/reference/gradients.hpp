@@ -42,8 +42,9 @@ T dot(const Vector<T>& a, const Vector<T>& b) {
 /// g_t = dh_t / d_t of rows [first, first + n), the cotangent of the numerator.
 template <class T>
 void numerator_cotangent(const Head<T>& head, const Forward<T>& fw, const T* dh, Index first, Index n, Matrix<T>& g) {
+  set_size(g, n, head.problem.DHV);
   if (!dh) {
-    g.setZero(n, head.problem.DHV);
+    g.setZero();
     return;
   }
   const ConstMatrixMap<T> rows(dh + first * head.problem.DHV, n, head.problem.DHV);

@@ -25,6 +25,15 @@ using ConstMatrixMap = Eigen::Map<const Matrix<T>>;
 template <class T>
 using ConstVectorMap = Eigen::Map<const Vector<T>>;
 
+/// Gives `matrix` this size, with undefined values. What is used again with another size gets it here, before anything
+/// is assigned to it: Eigen's own resize frees first, and leaves a pointer to freed memory when there is no other.
+template <class M>
+void set_size(M& matrix, Index rows, Index cols = 1) {
+  if (matrix.rows() == rows && matrix.cols() == cols) return;
+  M().swap(matrix);
+  matrix.resize(rows, cols);
+}
+
 /// One head without its data, and the formulation that is to evaluate it.
 struct HeadProblem {
   Index S = 1, DHQK = 1, DHV = 1;
