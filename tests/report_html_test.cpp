@@ -13,10 +13,11 @@
 #include "cases/case_file.hpp"
 #include "small_case.hpp"
 #include "sweep/sweep.hpp"
+#include "text.hpp"
 
 namespace {
 using namespace mlstm::verify;
-using mlstm::DType;
+using mlstm::DType, mlstm::test::contains;
 namespace fs = std::filesystem;
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
@@ -98,8 +99,6 @@ std::string fault_in_nesting(const std::string& html) {
   }
   return open.empty() ? "" : "not closed: " + open.back();
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

@@ -13,6 +13,7 @@
 
 #include "base/json.hpp"
 #include "cases/case_file.hpp"
+#include "fake_kernels.hpp"
 #include "report/report.hpp"
 #include "runner/runner.hpp"
 #include "sweep/expect.hpp"
@@ -20,6 +21,7 @@
 
 namespace {
 using namespace mlstm::verify;
+namespace test = mlstm::test;
 namespace fs = std::filesystem;
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
@@ -79,26 +81,17 @@ std::vector<Record> verdicts_of(const Unit& unit) {
   return {h, record_of("dq", Status::PASS, unit.index == 0 ? Shows::something : Shows::nothing, "float32", unit.index)};
 }
 
-/// A forward-only variant that does whatever it is told to.
-struct FakeKernel : mlstm::Kernel {
-  mlstm::VariantInfo about;
-  std::function<void(const mlstm::Problem&, const mlstm::ForwardArgs&)> act;
-
-  explicit FakeKernel(mlstm::Device device) {
-    about.module = mlstm::Module::recurrent;
-    about.name = "step_eigen";
-    about.dtypes = {mlstm::DType::float64};
-    about.gates = {mlstm::Gate::exp};
-    about.stabilizer_init = {mlstm::StabilizerInit::neg_inf};
-    about.device = device;
-  }
-  const mlstm::VariantInfo& info() const override { return about; }
-  void forward(const mlstm::Problem& problem, const mlstm::ForwardArgs& args) const override { act(problem, args); }
-};
+/// A forward-only variant that does whatever it is told to; it starts from neg_inf.
+test::FakeKernel told(mlstm::Device device, test::FakeKernel::Forward act = {}) {
+  mlstm::VariantInfo info = test::fake_info(mlstm::Module::recurrent, "step_eigen", {mlstm::DType::float64});
+  info.stabilizer_init = {mlstm::StabilizerInit::neg_inf};
+  info.device = device;
+  return {std::move(info), std::move(act)};
+}
 
 const ProblemSpec kSpec = parse_spec("regime=standard,S=3,DHQK=2,DHV=2");
 
-std::vector<Item> sweep(const FakeKernel& kernel) {
+std::vector<Item> sweep(const test::FakeKernel& kernel) {
   return finish(run_sweep(make_plan({&kernel}, {kSpec}, true).units, {}), GroupBy::variant).items;
 }
 
@@ -477,7 +470,7 @@ BOOST_AUTO_TEST_CASE(a_report_directory_holds_all_three_forms) {
 }
 
 BOOST_AUTO_TEST_CASE(a_variant_gets_the_start_of_the_stabilizer_that_it_has) {
-  const FakeKernel kernel(mlstm::Device::cpu);
+  const test::FakeKernel kernel = told(mlstm::Device::cpu);
   const Plan adapted = make_plan({&kernel}, {kSpec}, true);
   BOOST_REQUIRE(adapted.units.size() == 1);
   BOOST_CHECK(adapted.units.front().problem()->spec.problem.stabilizer_init == mlstm::StabilizerInit::neg_inf);
@@ -489,12 +482,11 @@ BOOST_AUTO_TEST_CASE(a_variant_gets_the_start_of_the_stabilizer_that_it_has) {
 }
 
 BOOST_AUTO_TEST_CASE(a_variant_that_writes_outside_its_buffer_fails) {
-  FakeKernel kernel(mlstm::Device::cpu);
-  kernel.act = [](const mlstm::Problem& problem, const mlstm::ForwardArgs& args) {
+  const auto act = [](const mlstm::Problem& problem, const mlstm::ForwardArgs& args) {
     double* h = static_cast<double*>(args.h);
     for (std::int64_t n = 0; n <= mlstm::size_of("h", problem.shape); ++n) h[n] = 0;
   };
-  const std::vector<Item> items = sweep(kernel);
+  const std::vector<Item> items = sweep(told(mlstm::Device::cpu, act));
   BOOST_REQUIRE(items.size() == 1);
   BOOST_CHECK(items.front().status == Status::FAIL);
   BOOST_TEST(items.front().note.find("h") != std::string::npos);
@@ -503,21 +495,20 @@ BOOST_AUTO_TEST_CASE(a_variant_that_writes_outside_its_buffer_fails) {
 }
 
 BOOST_AUTO_TEST_CASE(a_variant_that_stops_is_an_error) {
-  FakeKernel kernel(mlstm::Device::cpu);
-  kernel.act = [](const mlstm::Problem&, const mlstm::ForwardArgs&) { throw std::logic_error("no such thing"); };
-  const std::vector<Item> items = sweep(kernel);
+  const auto act = [](const mlstm::Problem&, const mlstm::ForwardArgs&) { throw std::logic_error("no such thing"); };
+  const std::vector<Item> items = sweep(told(mlstm::Device::cpu, act));
   BOOST_REQUIRE(items.size() == 1);
   BOOST_CHECK(items.front().status == Status::ERROR);
   BOOST_TEST(items.front().note == "no such thing");
 }
 
 boost::test_tools::assertion_result no_device(boost::unit_test::test_unit_id) {
-  return !unavailable(FakeKernel(mlstm::Device::cuda)).empty();
+  return !unavailable(told(mlstm::Device::cuda)).empty();
 }
 
 BOOST_AUTO_TEST_CASE(a_variant_without_its_device_is_skipped_once_and_aloud,
                      *boost::unit_test::precondition(no_device)) {
-  const FakeKernel kernel(mlstm::Device::cuda);
+  const test::FakeKernel kernel = told(mlstm::Device::cuda);
   const std::vector<Item> items =
       finish(run_sweep(make_plan({&kernel}, {kSpec, parse_spec("S=4")}, true).units, {}), GroupBy::variant).items;
   BOOST_REQUIRE(items.size() == 1);

@@ -33,8 +33,8 @@ struct Item {
   std::optional<ProblemSpec> problem;  ///< that was run; absent for captures and for what was not run
   std::string property;                ///< that was checked; empty: judged against the reference
   std::string run;                     ///< that the item belongs to (name_of(Run)); empty: none, or several
-  std::string check;                   ///< that stopped the run, which gave no numbers; one of kRunChecks, "timeout",
-                                       ///< "exception"; empty: the numbers were judged
+  std::string check;                   ///< that stopped the run, which gave no numbers; one of kRunChecks, "memory",
+                                       ///< "timeout", "exception"; empty: the numbers were judged
   bool trivial = false;                ///< a tensor of zeros would pass
   bool zero_by_definition = false;     ///< all expected values are zero, so zeros are right; then trivial is set too
   bool not_finite = false;             ///< error_ratio was not, where it is absent: report.json has no number for it

@@ -18,6 +18,13 @@ constexpr std::size_t kMostVariants = 1024;
 constexpr std::array<std::string_view, 6> kDeviceAttributes{
     "device", "device_name", "compute_capability", "driver_version", "driver_cuda_version", "cuda_runtime_version"};
 
+/// A CheckFailure in parts.
+struct FailureFields {
+  std::string text;
+  RunCheck check = RunCheck::red_zone;
+  std::string buffer;
+};
+
 }  // namespace
 
 namespace codec {
@@ -65,6 +72,16 @@ void transfer(Pipe& pipe, std::vector<Described>& variants) {
 template <class Pipe>
 void transfer(Pipe& pipe, std::vector<std::string>& texts) {
   transfer_list(pipe, texts, kDeviceAttributes.size(), kDeviceAttributes.size());
+}
+
+template <>
+inline constexpr RunCheck kLast<RunCheck> = static_cast<RunCheck>(kRunChecks.size() - 1);
+
+template <class Pipe>
+void transfer(Pipe& pipe, FailureFields& failure) {
+  transfer(pipe, failure.text);
+  transfer(pipe, failure.check);
+  transfer(pipe, failure.buffer);
 }
 
 template <class Pipe>
@@ -190,20 +207,14 @@ Attributes decode_device(std::string_view fields) {
 }
 
 std::string encode(const CheckFailure& failure) {
-  FieldWriter fields;
-  fields.text(failure.what());
-  fields.put(static_cast<std::uint32_t>(failure.check()));
-  fields.text(failure.buffer());
-  return fields.take();
+  const std::string_view text = failure.what();
+  return written(FailureFields{std::string(text.substr(0, codec::MemoryWriter::kLongestText)), failure.check(),
+                               std::string(failure.buffer())});
 }
 
 CheckFailure decode_failure(std::string_view bytes) {
-  FieldReader fields(bytes);
-  const std::string text = one_line(fields.text());
-  const auto check = fields.choice<RunCheck>(kRunChecks.size());
-  const std::string buffer = one_line(fields.text());
-  fields.finish();
-  return {check, buffer, text};
+  const auto failure = read<FailureFields>(bytes);
+  return {failure.check, one_line(failure.buffer), one_line(failure.text)};
 }
 
 KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention) {
