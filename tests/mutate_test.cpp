@@ -54,10 +54,10 @@ struct HandMade {
   bool passes(const std::string& name) const { return rule(name).accepts(input); }
 };
 
-const Mutant& mutant(const std::string& name) {
+const Mutant& mutant(std::string_view name) {
   for (const Mutant& candidate : mutants())
     if (candidate.name == name) return candidate;
-  throw std::logic_error("no mutant " + name);
+  throw std::logic_error("no mutant " + std::string(name));
 }
 
 MutationReport run(const std::vector<std::string>& names, const std::vector<std::string>& cases,

@@ -22,12 +22,13 @@ bool runs(const std::string& command) { return std::system((command + " > /dev/n
 std::string output_of(const std::string& compiler, const std::string& flags,
                       const std::string& name = "same_bits_program.cpp") {
   const std::string source = fs::path(MLSTM_SOURCE_DIR) / "tests" / name;
-  const std::string include = fs::path(MLSTM_SOURCE_DIR) / "reference/include";
+  const std::string include = fs::path(MLSTM_SOURCE_DIR) / "reference/include",
+                    verify = fs::path(MLSTM_SOURCE_DIR) / "verify";
   const fs::path program = kFolder / "program", output = kFolder / "output";
   fs::remove(output);
-  const std::string command = compiler + " -std=c++20 -ffp-contract=off " + flags + " -I'" + include + "' '" + source +
-                              "' -o '" + program.string() + "' && '" + program.string() + "' > '" + output.string() +
-                              "'";
+  const std::string command = compiler + " -std=c++20 -ffp-contract=off " + flags + " -I'" + include + "' -I'" +
+                              verify + "' '" + source + "' -o '" + program.string() + "' && '" + program.string() +
+                              "' > '" + output.string() + "'";
   if (std::system(command.c_str()) != 0) return {};
   std::ifstream stream(output);
   return {std::istreambuf_iterator<char>(stream), {}};

@@ -3,6 +3,7 @@
 // says which.
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
