@@ -410,6 +410,18 @@ BOOST_FIXTURE_TEST_CASE(reference_without_cotangents_gives_outputs_only, Workpla
   BOOST_TEST(c.reference->detached.empty());
 }
 
+BOOST_FIXTURE_TEST_CASE(a_problem_that_cannot_fit_is_refused_and_not_run_for_an_explanation, Workplace) {
+  const std::string sweep =
+      "verify --variant recurrent--sequence_eigen_ownbw --case "
+      "regime=standard,dtype=float64,S=100000000,DHQK=64,DHV=64 ";
+  for (const char* options : {"--explain --shrink 5", "--property determinism", "--in-process"}) {
+    const Result result = run(sweep + options);
+    BOOST_TEST(result.status == 1, options);
+    BOOST_TEST(contains(result.out, "not run: needs about"), options << ": " << result.out);
+    BOOST_TEST(!contains(result.out, "shrunken"), options);
+  }
+}
+
 BOOST_FIXTURE_TEST_CASE(fixtures_are_generated_checked_and_described, Workplace) {
   const Result many = run("fixtures generate --suite golden --dtype float32 --out many");
   BOOST_TEST(many.status == 0);

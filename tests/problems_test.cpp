@@ -85,6 +85,8 @@ BOOST_AUTO_TEST_CASE(every_problem_of_every_suite_is_found_by_its_line_and_by_it
     for (const ProblemSpec& spec : suite(name)) {
       if (!(parse_case(to_line(spec)) == spec)) BOOST_ERROR(to_line(spec));
       if (!(parse_case(case_name(spec)) == spec)) BOOST_ERROR(case_name(spec));
+      if (!(parse_case("property:chunk_size/" + case_name(spec)) == spec))
+        BOOST_ERROR("property of " + case_name(spec));
     }
   ProblemSpec odd =
       spec_of("regime=forget_underflow,gate=sigmoid,normalize=0,eps=5e-324,S=3,cotangents=0,initial_states=1");

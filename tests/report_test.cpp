@@ -270,6 +270,8 @@ BOOST_AUTO_TEST_CASE(a_report_replaces_only_reports) {
   BOOST_CHECK_THROW(require_report_directory(path / "summary.txt"), FileError);
   write_report({item_of("h", Status::PASS)}, GroupBy::variant, "", path);
   BOOST_CHECK_NO_THROW(require_report_directory(path));
+  fs::remove(path / "report.json");  // a writer that was killed before its last file
+  BOOST_CHECK_NO_THROW(require_report_directory(path));
   for (const char* text : {"{\"summary\": {}}", "{\"report\": 2}"}) {
     std::ofstream(path / "report.json") << text;
     BOOST_CHECK_NO_THROW(require_report_directory(path));
@@ -456,6 +458,31 @@ BOOST_AUTO_TEST_CASE(an_interrupted_journal_goes_on_where_it_stopped) {
   BOOST_CHECK_THROW(Journal(directory.path, other, other.units, "1/1", true), FileError);
   BOOST_CHECK_THROW(Journal(directory.path, plan, plan.units, "1/2", true), FileError);
   BOOST_TEST(Journal(directory.path, other, other.units, "1/1", false).done().empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_resumed_sweep_tries_again_what_did_not_fit_and_keeps_to_one_version) {
+  const TemporaryDirectory directory;
+  const fs::path file = directory.path / "journal.jsonl";
+  const Plan plan = plan_of(3);
+  {
+    Journal journal(directory.path, plan, plan.units, "1/1", false);
+    journal.append(plan.units[0], verdicts_of(plan.units[0]));
+    std::vector<Record> refused = verdicts_of(plan.units[1]);
+    refused.front().item.status = Status::ERROR;
+    refused.front().item.check = "memory";
+    journal.append(plan.units[1], refused);
+  }
+  {
+    Journal journal(directory.path, plan, plan.units, "1/1", true);
+    BOOST_TEST(journal.done().size() == 1u);
+    BOOST_TEST(journal.done().contains(0));
+    journal.append(plan.units[1], verdicts_of(plan.units[1]));
+  }
+  BOOST_TEST(Journal(directory.path, plan, plan.units, "1/1", true).done().size() == 2u);
+  std::string text = read_text_file(file);
+  text.replace(text.find("\"journal\":2"), 11, "\"journal\":1");
+  std::ofstream(file, std::ios::binary) << text;
+  BOOST_CHECK_THROW(Journal(directory.path, plan, plan.units, "1/1", true), FileError);
 }
 
 BOOST_AUTO_TEST_CASE(a_report_directory_holds_all_three_forms) {
