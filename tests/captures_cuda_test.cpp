@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: end_to_end
-// The captures of the CUDA variants, taken on a GPU of compute capability 9.0 (Hopper): complete, of this tree's source, and right.
+// The captures of the CUDA variants, taken on a GPU of compute capability 9.0 (Hopper): complete, of this tree's
+// source, and right.
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <map>
