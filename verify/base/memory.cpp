@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -83,6 +84,14 @@ std::string bytes_text(std::uint64_t bytes) {
   constexpr double kMebi = 0x1p20, kGibi = 0x1p30;
   const auto size = static_cast<double>(bytes);
   return size < kGibi ? fmt::format("{:.0f} MiB", size / kMebi) : fmt::format("{:.1f} GiB", size / kGibi);
+}
+
+std::uint64_t machine_memory() {
+  std::uint64_t memory =
+      static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"})
+    if (const auto most = number_in(path)) memory = std::min(memory, *most);
+  return memory;
 }
 
 MemoryRoom available_memory(const fs::path& root) {

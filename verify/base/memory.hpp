@@ -46,6 +46,9 @@ struct MemoryRoom {
   std::string limited_by = "nothing";
 };
 
+/// Bytes of the machine's memory, or of what its control group may have, if that is less; used or not.
+std::uint64_t machine_memory();
+
 /// Memory that this process can still get: the least of what the machine has available (swap included), of what its
 /// control groups (version 1 or 2) and its limits (RLIMIT_AS, RLIMIT_DATA) leave. `root` is where /proc and /sys are.
 MemoryRoom available_memory(const std::filesystem::path& root = "/");

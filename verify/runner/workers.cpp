@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <fstream>
 #include <list>
 #include <map>
 #include <mutex>
@@ -46,20 +45,9 @@ struct Worker {
 };
 
 /// A number in a file of one, such as those of control groups.
-std::optional<std::uint64_t> number_in(const char* path) {
-  std::uint64_t number = 0;
-  return std::ifstream(path) >> number ? std::optional(number) : std::nullopt;
-}
-
 }  // namespace
 
-std::uint64_t default_memory_limit() {
-  std::uint64_t memory =
-      static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"})
-    if (const auto most = number_in(path)) memory = std::min(memory, *most);
-  return memory / 2;
-}
+std::uint64_t default_memory_limit() { return machine_memory() / 2; }
 
 class WorkerPool::Impl {
  public:
