@@ -78,13 +78,13 @@ extern "C" __attribute__((no_sanitize("address"), no_sanitize("undefined"))) voi
     std::size_t alignment, std::size_t bytes) noexcept {
   return mlstm::test::fails_now() ? nullptr : __interceptor_aligned_alloc(alignment, bytes);
 }
-// A sanitizer's operator new does not call malloc.
-void* operator new(std::size_t bytes) {
+// A sanitizer's operator new does not call malloc. Not inlined, or GCC takes free() for one that does not match.
+__attribute__((noinline)) void* operator new(std::size_t bytes) {
   if (void* const address = malloc(bytes)) return address;
   throw std::bad_alloc();
 }
-void operator delete(void* address) noexcept { free(address); }
-void operator delete(void* address, std::size_t) noexcept { free(address); }
+__attribute__((noinline)) void operator delete(void* address) noexcept { free(address); }
+__attribute__((noinline)) void operator delete(void* address, std::size_t) noexcept { free(address); }
 #else
 extern "C" void* malloc(std::size_t bytes) noexcept {
   return mlstm::test::fails_now() ? nullptr : mlstm::test::counted(__libc_malloc(bytes));
