@@ -168,11 +168,13 @@ ProblemSpec parse_spec(std::string_view line) {
 
 namespace {
 
-/// The line that makes the problem of this case_name; nothing if it is none.
+/// The line that makes the problem of this case_name, which in headings of properties follows the property's name;
+/// nothing if it is none.
 std::optional<std::string> line_of_name(const std::string& name) {
   constexpr std::size_t kLongest = 300;
   static const std::regex parts(
-      "([a-z0-9_]+)_(exp|sigmoid)(_unnormalized)?_(float64|float32|float16|bfloat16)_eps([^_]+)_(zero|neg_inf)"
+      "(?:property:[a-z_]+/"
+      ")?([a-z0-9_]+)_(exp|sigmoid)(_unnormalized)?_(float64|float32|float16|bfloat16)_eps([^_]+)_(zero|neg_inf)"
       "_B(\\d+)_NH(\\d+)_S(\\d+)_(\\d+)x(\\d+)_L(\\d+)(_initial)?(_dlast|_forward)?_seed(\\d+)");
   std::smatch part;
   if (name.size() > kLongest || !std::regex_match(name, part, parts)) return {};
@@ -188,14 +190,7 @@ std::optional<std::string> line_of_name(const std::string& name) {
 
 ProblemSpec parse_case(const std::string& text) {
   if (text.find('=') == std::string::npos) {
-    // Headings of properties name the property first.
-    static const std::regex property("property:[^/]*/");
-    const std::string name =
-        text.size() < 1000
-            ? std::regex_replace(text, property, "",
-                                 std::regex_constants::format_first_only | std::regex_constants::match_continuous)
-            : text;
-    if (const std::optional<std::string> line = line_of_name(name)) return parse_spec(*line);
+    if (const std::optional<std::string> line = line_of_name(text)) return parse_spec(*line);
     refuse("problem", text.substr(0, text.find_first_of("\n\r")).substr(0, 100),
            "a line of key=value words, or the name of a problem as reports give it");
   }

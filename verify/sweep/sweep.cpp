@@ -112,26 +112,6 @@ std::vector<Item> judge_run(const ProblemSpec& spec, const Run& run, Case& c, co
 
 namespace {
 
-std::vector<std::string> check_memory(const ProblemRuns& unit, int threads, const SweepOptions& sweep);
-
-std::vector<Item> check_unit(const PropertyCheckup& unit, int threads, const SweepOptions& sweep) {
-  const auto& [spec, run, property] = unit;
-  try {
-    // What one run takes; a check keeps several results, so this is the least.
-    Run largest = run;
-    if (!largest.convention && spec.cotangents && !run.kernel->info().gradient_conventions.empty())
-      largest.convention = run.kernel->info().gradient_conventions.front();
-    if (const std::string reason = check_memory({spec, {largest}}, threads, sweep).front(); !reason.empty())
-      return {stopped(spec, run, property, Status::ERROR, "memory", reason)};
-    std::vector<Item> items =
-        check_property(property, *run.kernel, spec, {run.convention, threads, sweep.run.guarded, sweep.runner});
-    for (Item& item : items) set_run(item, spec, run, property);
-    return items;
-  } catch (...) {
-    return {why_stopped(spec, run, property, sweep.run)};
-  }
-}
-
 /// For each run of the unit why its memory cannot suffice, or nothing; says what a large problem needs.
 std::vector<std::string> check_memory(const ProblemRuns& unit, int threads, const SweepOptions& sweep) {
   const std::uint64_t much = std::min(sweep.large, std::uint64_t{1} << 28);  // what needs less is not looked at
@@ -156,6 +136,24 @@ std::vector<std::string> check_memory(const ProblemRuns& unit, int threads, cons
   if (sweep.on_notice && most > 0 && most >= sweep.large)
     sweep.on_notice(fmt::format("{} needs about {}", case_name(unit.spec), largest));
   return reasons;
+}
+
+std::vector<Item> check_unit(const PropertyCheckup& unit, int threads, const SweepOptions& sweep) {
+  const auto& [spec, run, property] = unit;
+  try {
+    // What one run takes; a check keeps several results, so this is the least.
+    Run largest = run;
+    if (!largest.convention && spec.cotangents && !run.kernel->info().gradient_conventions.empty())
+      largest.convention = run.kernel->info().gradient_conventions.front();
+    if (const std::string reason = check_memory({spec, {largest}}, threads, sweep).front(); !reason.empty())
+      return {stopped(spec, run, property, Status::ERROR, "memory", reason)};
+    std::vector<Item> items =
+        check_property(property, *run.kernel, spec, {run.convention, threads, sweep.run.guarded, sweep.runner});
+    for (Item& item : items) set_run(item, spec, run, property);
+    return items;
+  } catch (...) {
+    return {why_stopped(spec, run, property, sweep.run)};
+  }
 }
 
 std::vector<Item> run_unit(const ProblemRuns& unit, int threads, const SweepOptions& sweep,
