@@ -4,6 +4,7 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "base/files.hpp"
@@ -285,6 +286,18 @@ BOOST_AUTO_TEST_CASE(a_regime_is_done_when_it_has_killed) {
   MutationOptions all;
   all.exhaustive = true;
   BOOST_TEST(run({"chunkwise.state_dropped"}, cases, all).mutants.at(0).outcomes.size() == 3u);
+}
+
+// Those of 65536 heads are left to the suites, and mutants_test runs them.
+BOOST_AUTO_TEST_CASE(bugs_of_geometry_are_found_in_the_problem_that_they_need) {
+  std::map<std::string, std::vector<std::string>> by_problem;
+  for (const Mutant& mutant : mutants())
+    if (!mutant.needs.empty() && parse_spec(mutant.needs).problem.shape.heads() < 10000)
+      by_problem[mutant.needs].push_back(mutant.name);
+  BOOST_TEST(by_problem.size() >= 25u);
+  for (const auto& [line, names] : by_problem)
+    for (const MutantResult& result : run(names, {line}).mutants)
+      BOOST_TEST(result.detected(), result.mutant->name << " is not found in " << line);
 }
 
 BOOST_AUTO_TEST_CASE(honest_kernels_pass_and_undetected_mutants_count) {

@@ -12,8 +12,10 @@ using namespace mlstm::verify;
 RunRequest request() {
   RunRequest request;
   request.key = std::string("recurrent--sequence_c");
-  request.problem = parse_spec("regime=standard,S=3,DHQK=2,DHV=2,initial_states=1").problem;
-  request.cotangents = {"h", "c_last"};
+  request.outline = {parse_spec("regime=standard,S=3,DHQK=2,DHV=2,initial_states=1").problem, {"h", "c_last"}};
+  request.options.nulls = {"dh", "c_last"};
+  request.options.company = Company::moved;
+  request.other = CaseOutline{parse_spec("regime=standard,S=5,DHQK=2,DHV=2").problem, {"h"}};
   request.convention = Convention::exact;
   return request;
 }

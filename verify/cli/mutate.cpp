@@ -45,6 +45,7 @@ int list_mutants(const std::vector<const Mutant*>& mutants) {
   for (const Mutant* mutant : mutants) {
     fmt::print("{:<44} {:<12} {}\n", mutant->name, mutant->family, mutant->description);
     if (mutant->repeats > 1) fmt::print("{:<57} repeats that find it: {}\n", "", mutant->repeats);
+    if (!mutant->needs.empty()) fmt::print("{:<57} shows in: {}\n", "", mutant->needs);
     if (!mutant->equivalent.empty()) fmt::print("{:<57} equivalent: {}\n", "", mutant->equivalent);
   }
   fmt::print("{} mutants of {} honest kernels\n", mutants.size(), verify::specimens().size());

@@ -62,6 +62,8 @@ class PropertyCheck {
 
   /// The variant's answer.
   KernelData run(const Case& c, std::optional<Convention> convention, int repeats = 0) const;
+  /// The same with arguments that are null, or in company.
+  KernelData run(const Case& c, std::optional<Convention> convention, RunOptions how) const;
   /// The reference of a case, with gradients if it has cotangents.
   ReferenceData reference(const Case& c) const;
   /// The variant's answer, with its reference and bounds.
@@ -77,7 +79,12 @@ class PropertyCheck {
   /// Every element of two tensors, with one tolerance each or (null) the same numbers.
   void compare(const ResultName& name, const Array& got, const Array& expected, const Array* allowed,
                std::string_view where);
-  /// Adds to the note of a tensor.
+  /// All that both answers hold. They are to `c` under `convention`, and have to be the same numbers; an honest kernel
+  /// may go another way where it is asked for less, though, and then each has to be within its bound of the truth: so
+  /// the two are compared within twice that bound, and the note says that the bits differ.
+  void compare_answers(const KernelData& got, const KernelData& expected, const Case& c,
+                       std::optional<Convention> convention, std::string_view where);
+  /// Adds to the note of a tensor, once.
   void remark(const ResultName& name, const std::string& text);
   /// What is compared comes from this case and not from the problem as it is: a gradient that is zero in it is zero by
   /// definition.
@@ -142,6 +149,10 @@ std::string linearity_refusal(const Kernel&, const ProblemSpec&);
 void check_linearity(PropertyCheck&);
 std::string dot_product_refusal(const Kernel&, const ProblemSpec&);
 void check_dot_product(PropertyCheck&);
+std::string null_arguments_refusal(const Kernel&, const ProblemSpec&);
+void check_null_arguments(PropertyCheck&);
+void check_interleaving(PropertyCheck&);
+void check_concurrency(PropertyCheck&);
 
 /// "it does not support the problem: <reason>" if the variant refuses it, else empty.
 std::string unsupported_reason(const Kernel&, const ProblemSpec&);

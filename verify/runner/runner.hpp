@@ -4,9 +4,11 @@
 
 #include <exception>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cases/case.hpp"
 #include "mlstm/kernel.hpp"
@@ -17,11 +19,26 @@ namespace mlstm::verify {
 /// Whether this machine can run the variant now; the reason if not (no CUDA device, say).
 std::string unavailable(const Kernel& kernel);
 
+/// What else a kernel does while, or between, the calls of a run.
+enum class Company {
+  alone,
+  interleaved,  ///< forward of the other case, between forward and backward of this one
+  moved,    ///< the other case, all of it, between them; backward then runs in another thread, and finds its inputs,
+            ///< h and the saved data at other addresses
+  streams,  ///< both cases by turns on two streams, unsynchronised (CUDA; on the CPU the calls take turns)
+  threads,  ///< the other case again and again in a second thread
+};
+
 struct RunOptions {
   int repeats = 0;  ///< further runs with the same poison that have to give the same bits
   /// False: buffers of just the size asked for, neither poisoned nor between red zones. For compute-sanitizer: it takes
   /// poisoned memory for initialised and a red zone for a part of the buffer.
   bool guarded = true;
+  /// Arguments that are null, by their names in ForwardArgs and BackwardArgs: results that are not wanted ("c_last",
+  /// "dn_initial") and are then not in the answer, and cotangents that the case has, of zeros ("dh").
+  std::vector<std::string> nulls = {};
+  Company company = Company::alone;
+  std::shared_ptr<const Case> other = {};  ///< what the company runs; null: alone
 };
 
 /// Runs forward and, if `convention` is given and the case has cotangents, backward. Converts to the problem's dtypes,
@@ -35,6 +52,9 @@ struct RunOptions {
 /// has none left or is out of order. The attributes of the result say what it ran on (`device`, ...) and what bounds
 /// need to know
 /// (`saved_dtype`, `gate_gradient`).
+/// In company the kernel runs alone first, and then in that company, in some kinds of it several times. The answer is
+/// the first one that is not bit for bit what it gave alone, if there is one. Nothing is run with other poison, nor
+/// repeated: what a kernel that shares memory between calls gives is left to whoever compares.
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
                       const RunOptions& options = {});
 

@@ -75,14 +75,14 @@ Array unpack_as(std::span<const std::byte> bytes, const std::vector<std::size_t>
 
 #ifndef MLSTM_HAVE_CUDA
 const CudaAccess& access_cuda() {
-  static const CudaAccess none{nullptr, "built without CUDA"};
+  static const CudaAccess none{{}, "built without CUDA"};
   return none;
 }
 #endif
 
-DeviceMemory* memory_of(Device device) {
+DeviceMemory* memory_of(Device device, int lane) {
   static HostMemory host;
-  return device == Device::cpu ? &host : access_cuda().memory;
+  return device == Device::cpu ? &host : access_cuda().lanes.at(static_cast<std::size_t>(lane));
 }
 
 std::string unavailable(Device device) { return device == Device::cpu ? "" : access_cuda().unavailable; }

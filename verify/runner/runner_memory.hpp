@@ -2,6 +2,7 @@
 // Where a kernel's buffers live: host memory (runner_memory.cpp) or that of a CUDA device (runner_memory_cuda.cpp).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <exception>
 #include <optional>
@@ -46,15 +47,16 @@ class DeviceMemory {
   virtual Attributes description() = 0;
 };
 
-/// The device's memory, or null where this machine or build has no such device.
-DeviceMemory* memory_of(Device device);
+/// The device's memory, or null where this machine or build has no such device. Each lane has a stream of its own.
+inline constexpr int kLanes = 2;
+DeviceMemory* memory_of(Device device, int lane = 0);
 
 /// Why memory_of(device) is null; empty if it is not.
 std::string unavailable(Device device);
 
 /// The CUDA part of these two; runner_memory_cuda.cpp defines it in builds with CUDA.
 struct CudaAccess {
-  DeviceMemory* memory = nullptr;
+  std::array<DeviceMemory*, kLanes> lanes{};
   std::string unavailable;
 };
 const CudaAccess& access_cuda();
@@ -74,6 +76,8 @@ class GuardedBuffer {
   const std::string& name() const { return name_; }
   void* data() const { return base_ + zone_; }
   void upload(std::span<const std::byte> bytes);
+  /// Overwrites what it holds.
+  void wipe(std::byte byte) { memory_.fill(data(), byte, bytes_); }
   std::vector<std::byte> download() const;
   /// True if the buffer holds just these bytes. Needs little host memory.
   bool holds(std::span<const std::byte> bytes) const;

@@ -135,13 +135,14 @@ class CudaMemory final : public DeviceMemory {
 /// Never throws: a machine without a GPU or a driver is a normal one.
 CudaAccess access() {
   int driver = 0, runtime = 0, devices = 0;
-  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return {nullptr, "no CUDA device"};
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return {{}, "no CUDA device"};
   const cudaError_t status = cudaGetDeviceCount(&devices);
   if (status == cudaErrorInsufficientDriver && cudaRuntimeGetVersion(&runtime) == cudaSuccess)
-    return {nullptr, fmt::format("the driver is too old: it supports CUDA {}; expected at least {}",
-                                 version_text(driver), version_text(runtime))};
-  if (status == cudaErrorNoDevice || (status == cudaSuccess && devices == 0)) return {nullptr, "no CUDA device"};
-  if (status != cudaSuccess) return {nullptr, text_of(status, "cudaGetDeviceCount")};
+    return {{},
+            fmt::format("the driver is too old: it supports CUDA {}; expected at least {}", version_text(driver),
+                        version_text(runtime))};
+  if (status == cudaErrorNoDevice || (status == cudaSuccess && devices == 0)) return {{}, "no CUDA device"};
+  if (status != cudaSuccess) return {{}, text_of(status, "cudaGetDeviceCount")};
 
   std::string reasons;
   for (int device = 0; device < devices; ++device) {
@@ -154,14 +155,16 @@ CudaAccess access() {
                            properties.major, properties.minor, kLeastMajor, kLeastMinor);
     } else {
       try {
-        return {new CudaMemory(device, properties), {}};  // for the life of the process: the driver may be gone at exit
+        CudaAccess access;  // for the life of the process: the driver may be gone at exit
+        for (DeviceMemory*& memory : access.lanes) memory = new CudaMemory(device, properties);
+        return access;
       } catch (const DeviceError& error) {
         reason = error.what();
       }
     }
     reasons += (reasons.empty() ? "" : "; ") + reason;
   }
-  return {nullptr, reasons};
+  return {{}, reasons};
 }
 
 }  // namespace

@@ -13,6 +13,8 @@ namespace mlstm::verify {
 namespace {
 
 constexpr std::size_t kMostVariants = 1024;
+/// Last states, their cotangents and dh, gradients of initial states.
+constexpr std::size_t kMostNulls = 10;
 
 /// What memory_of(device).description() may say. Others would let a worker change what bounds are computed from.
 constexpr std::array<std::string_view, 6> kDeviceAttributes{
@@ -85,14 +87,25 @@ void transfer(Pipe& pipe, FailureFields& failure) {
 }
 
 template <class Pipe>
+void transfer(Pipe& pipe, CaseOutline& outline) {
+  transfer(pipe, outline.problem);
+  transfer_list(pipe, outline.cotangents, 0, 1 + kLastStates.size());
+}
+
+template <>
+inline constexpr Company kLast<Company> = Company::threads;
+
+template <class Pipe>
 void transfer(Pipe& pipe, RunRequest& request) {
   transfer(pipe, request.library);
   transfer(pipe, request.key);
-  transfer(pipe, request.problem);
-  transfer_list(pipe, request.cotangents, 0, 1 + kLastStates.size());
+  transfer(pipe, request.outline);
   transfer(pipe, request.convention);
   transfer(pipe, request.options.repeats);
   transfer(pipe, request.options.guarded);
+  transfer_list(pipe, request.options.nulls, 0, kMostNulls);
+  transfer(pipe, request.options.company);
+  transfer(pipe, request.other);
 }
 
 }  // namespace codec
@@ -159,11 +172,17 @@ Source tensors_of(const Case& c) {
   return source;
 }
 
-Case make_room(const RunRequest& request) {
+CaseOutline outline_of(const Case& c) {
+  CaseOutline outline{c.problem, {}};
+  for (const auto& [name, array] : c.cotangents) outline.cotangents.push_back(name);
+  return outline;
+}
+
+Case make_room(const CaseOutline& outline) {
   Case c;
-  c.problem = request.problem;
+  c.problem = outline.problem;
   for (const std::string& name : input_names(c.problem)) c.inputs[name] = array_for(name, c.problem.shape);
-  for (const std::string& name : request.cotangents) c.cotangents[name] = array_for(name, c.problem.shape);
+  for (const std::string& name : outline.cotangents) c.cotangents[name] = array_for(name, c.problem.shape);
   return c;
 }
 
@@ -217,12 +236,17 @@ CheckFailure decode_failure(std::string_view bytes) {
   return {failure.check, one_line(failure.buffer), one_line(failure.text)};
 }
 
-KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention) {
+KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention,
+                     const std::vector<std::string>& nulls) {
   KernelData data = declared_data(info, problem, convention);
+  const auto wanted = [&](const std::string& name) {
+    return std::find(nulls.begin(), nulls.end(), name) == nulls.end();
+  };
   for (const std::string& name : output_names(problem))
-    if (name == "h" || info.last_states) data.outputs[name] = array_for(name, problem.shape);
+    if ((name == "h" || info.last_states) && wanted(name)) data.outputs[name] = array_for(name, problem.shape);
   if (convention)
-    for (const std::string& name : input_names(problem)) data.gradients[name] = array_for(name, problem.shape);
+    for (const std::string& name : input_names(problem))
+      if (wanted("d" + name)) data.gradients[name] = array_for(name, problem.shape);
   return data;
 }
 

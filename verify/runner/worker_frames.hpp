@@ -61,13 +61,20 @@ using Target = std::vector<std::span<std::byte>>;
 std::uint64_t size_of(const Source&);
 std::uint64_t size_of(const Target&);
 
-/// A request to run a kernel. The tensors are those of input_names and, if `with_cotangents`, of the names listed.
-struct RunRequest {
-  std::string library, key;  ///< library: of a plugin; empty: a registered variant
+/// A case as a request describes it. Its tensors are those of input_names, and the cotangents that are listed.
+struct CaseOutline {
   Problem problem;
   std::vector<std::string> cotangents;
+};
+CaseOutline outline_of(const Case& c);
+
+/// A request to run a kernel. Tensors of the other case, if there is one, follow those of the case.
+struct RunRequest {
+  std::string library, key;  ///< library: of a plugin; empty: a registered variant
+  CaseOutline outline;
   std::optional<Convention> convention;
-  RunOptions options;
+  RunOptions options;                ///< without RunOptions::other
+  std::optional<CaseOutline> other;  ///< of RunOptions::other
 };
 
 std::string encode(const RunRequest&);
@@ -76,7 +83,7 @@ RunRequest decode_run(std::string_view fields);
 /// The tensors of a case as a frame carries them: float64, inputs, then cotangents.
 Source tensors_of(const Case& c);
 /// A case with room for them.
-Case make_room(const RunRequest& request);
+Case make_room(const CaseOutline& outline);
 Target room_in(Case& c);
 
 /// Declarations of a plugin's variants. `decode_variants` validates: whatever it is given, what it returns makes sense.
@@ -95,8 +102,9 @@ Attributes decode_device(std::string_view fields);
 std::string encode(const CheckFailure& failure);
 CheckFailure decode_failure(std::string_view fields);
 
-/// A result with room for exactly the tensors that a run of this variant returns.
-KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention);
+/// A result with room for exactly the tensors that a run of this variant returns, without RunOptions::nulls.
+KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention,
+                     const std::vector<std::string>& nulls);
 Target room_in(KernelData& data);
 Source tensors_of(const KernelData& data);
 

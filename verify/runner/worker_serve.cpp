@@ -79,7 +79,7 @@ class Server {
         }
         case FrameKind::unsupported: {
           const RunRequest request = decode_run(meta);
-          return text_reply(FrameKind::done, kernel(request.library, request.key).unsupported(request.problem));
+          return text_reply(FrameKind::done, kernel(request.library, request.key).unsupported(request.outline.problem));
         }
         case FrameKind::run:
           return run(decode_run(meta));
@@ -109,10 +109,15 @@ class Server {
     return {FrameKind::done, encode(variants), {}};
   }
 
-  Reply run(const RunRequest& request) {
-    Case c = naming_who_ran_out("the process that runs the kernel", "it received the inputs",
-                                [&] { return make_room(request); });
-    for (const auto& tensor : room_in(c)) receive(descriptor_, tensor);
+  Reply run(RunRequest request) {
+    const auto received = [&](const CaseOutline& outline) {
+      Case c = naming_who_ran_out("the process that runs the kernel", "it received the inputs",
+                                  [&] { return make_room(outline); });
+      for (const auto& tensor : room_in(c)) receive(descriptor_, tensor);
+      return c;
+    };
+    const Case c = received(request.outline);
+    if (request.other) request.options.other = std::make_shared<const Case>(received(*request.other));
     KernelData data = run_kernel(kernel(request.library, request.key), c, request.convention, request.options);
     return {FrameKind::done, encode_device(data.attributes), std::move(data)};
   }

@@ -59,7 +59,6 @@ class WorkerPool::Impl {
   KernelData run(const Kernel& kernel, const Case& c, std::optional<Convention> convention, const RunOptions& how) {
     const VariantInfo& info = kernel.info();
     if (c.cotangents.empty()) convention.reset();
-    RunRequest request{library_of(kernel), info.key(), c.problem, {}, convention, how};
     Case inputs_only;
     const Case* sent = &c;
     if (!convention && !c.cotangents.empty()) {
@@ -67,16 +66,21 @@ class WorkerPool::Impl {
       inputs_only.inputs = c.inputs;
       sent = &inputs_only;
     }
-    for (const auto& [name, array] : sent->cotangents) request.cotangents.push_back(name);
     require_shapes(*sent);
+    RunRequest request{library_of(kernel), info.key(), outline_of(*sent), convention, how, {}};
+    Source tensors = tensors_of(*sent);
+    if (how.other != nullptr) {
+      require_shapes(*how.other);
+      request.other = outline_of(*how.other);
+      for (const auto& tensor : tensors_of(*how.other)) tensors.push_back(tensor);
+    }
     std::unique_lock turn(gpu_, std::defer_lock);
     if (info.device == Device::cuda) turn.lock();
     KernelData data = naming_who_ran_out("the verifier", "it made room for a kernel's results",
-                                         [&] { return make_room(info, c.problem, convention); });
+                                         [&] { return make_room(info, c.problem, convention, how.nulls); });
     const Target target = room_in(data);
-    data.attributes.merge(named(kernel, [&] {
-      return ask(kernel, FrameKind::run, encode(request), tensors_of(*sent), target, decode_device);
-    }));
+    data.attributes.merge(
+        named(kernel, [&] { return ask(kernel, FrameKind::run, encode(request), tensors, target, decode_device); }));
     return data;
   }
 
@@ -151,7 +155,7 @@ class WorkerPool::Impl {
   }
 
   std::string ask_text(const Kernel& kernel, FrameKind kind, const Problem& problem) {
-    const RunRequest request{library_of(kernel), kernel.info().key(), problem, {}, {}, {}};
+    const RunRequest request{library_of(kernel), kernel.info().key(), {problem, {}}, {}, {}, {}};
     return named(kernel, [&] { return ask(kernel, kind, encode(request), {}, {}, text_in); });
   }
 

@@ -38,6 +38,7 @@ void block_dstate(const Context& c, const Head<Real>& in, const HeadCotangents<R
   DecayRows<Real> decays(c, in.gates, begin, n, true);
   for (Index t = 0; t < n; ++t) {
     decays.advance();
+    if (c.has("rows_beyond_256_unseen") && t >= 256) continue;
     const Real weight = decays.past() * (c.has("dstate_query_unscaled") ? Real(1) : in.scale);
     for (Index a = 0; a < DHQK; ++a) queries[t][a] = weight * in.q[begin + t][a];
     if (!c.has("dn_without_gamma"))

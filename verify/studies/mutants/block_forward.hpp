@@ -32,6 +32,7 @@ class DecayRows {
     const auto row = static_cast<std::size_t>(begin_ + ++t_);
     Real log_f = gates_.log_f[row];
     if (c_.has("one_step_document_lost") && row > 0 && is_reset(log_f) && is_reset(gates_.log_f[row - 1])) log_f = 0;
+    restart_scan();
     for (Index j = 0; j < t_; ++j) log_D_[static_cast<std::size_t>(j)] += log_f;
     log_D_[static_cast<std::size_t>(t_)] = gates_.log_i[row] + (c_.has("decay_inclusive") ? log_f : 0);
     if (c_.has("gates_summed_over_resets")) difference_of_sums(log_f);
@@ -76,6 +77,8 @@ class DecayRows {
       for (Index j = n_ / kTile * kTile; j < seen; ++j) D[j] = 0;
     if (c_.has("key_tile_lost") && t_ >= kTile && t_ < 2 * kTile) std::fill_n(D, kTile, Real(0));
     if (c_.has("keys_beyond_window_lost")) std::fill_n(D, std::max<Index>(0, t_ - 63), Real(0));
+    if (c_.has("keys_beyond_1024_lost")) std::fill_n(D, std::max<Index>(0, t_ - 1023), Real(0));
+    if (c_.has("keys_beyond_256_lost") && cols > 256) std::fill(D + 256, D + cols, Real(0));
   }
 
  private:
@@ -85,6 +88,13 @@ class DecayRows {
     sums_.push_back(sum_);
     for (std::size_t j = 0; j < sums_.size(); ++j)
       log_D_[j] = sum_ - sums_[j] + gates_.log_i[static_cast<std::size_t>(begin_) + j];
+  }
+  /// What the sums over the steps before would be if a scan of so many threads began anew.
+  void restart_scan() {
+    const Index threads = c_.has("scan_of_1024") ? 1024 : c_.has("scan_of_256") ? 256 : 0;
+    if (threads == 0 || t_ != threads) return;
+    for (Index j = 0; j < t_; ++j) log_D_[static_cast<std::size_t>(j)] -= log_decay_;
+    log_past_ -= log_decay_;
   }
 
   const Context& c_;
@@ -115,7 +125,8 @@ void next_weights(const Context& c, const Head<Real>& in, DecayRows<Real>& decay
     decays.weights(D[r], cols);
     std::fill_n(P[r], cols, Real(0));
   }
-  add_product(c.accumulator, P.from(0), in.q.from(first), keys_transposed.from(0), rows, in.q.cols(), cols);
+  const Index DHQK = in.q.cols(), multiplied = c.has("key_remainder_lost") && DHQK > 64 ? DHQK / 64 * 64 : DHQK;
+  add_product(c.accumulator, P.from(0), in.q.from(first), keys_transposed.from(0), rows, multiplied, cols);
   for (Index r = 0; r < rows; ++r)
     for (Index j = 0; j < cols; ++j) P[r][j] *= in.scale * D[r][j];
 }
@@ -148,7 +159,8 @@ void block_h(const Context& c, const Head<Real>& in, Index begin, Index n, State
       Real sum = 0;
       for (Index j = 0; j < cols; ++j) sum += P[r][j];
       if (c.has("row_sum_float16")) sum = rounded(Rounding::float16, sum);
-      l[t] = sum + (c.has("state_n_dropped") ? Real(0) : seen * dot(query, before.n, DHQK));
+      const Index multiplied = c.has("normaliser_keys_beyond_128") ? std::min<Index>(DHQK, 128) : DHQK;
+      l[t] = sum + (c.has("state_n_dropped") ? Real(0) : seen * dot(query, before.n, multiplied));
       std::fill_n(out, DHV, Real(0));
       add_rows(
           c.accumulator, out, [query](Index a) { return query[a]; }, std::as_const(C).from(0), DHQK, DHV);
@@ -182,14 +194,19 @@ void block_state(const Context& c, const Head<Real>& in, Index begin, Index n, S
   Matrix<Real> keys(n, DHQK);
   for (Index j = 0; j < n; ++j) {
     const Real weight = input[static_cast<std::size_t>(j)];
-    for (Index a = 0; a < DHQK; ++a) keys[j][a] = weight * in.k[begin + j][a];
+    const Index kept = c.has("state_key_remainder_lost") && DHQK > 64 ? DHQK / 64 * 64 : DHQK;
+    for (Index a = 0; a < kept; ++a) keys[j][a] = weight * in.k[begin + j][a];
+    const auto L = static_cast<std::uint64_t>(c.problem.chunk_size), all = static_cast<std::uint64_t>(n);
+    if (c.has("tree_sum_of_n") && !std::has_single_bit(L) && static_cast<std::uint64_t>(j) >= std::bit_floor(all))
+      continue;
     add_scaled(after.n, Real(1), keys[j], DHQK);
   }
   round_all(c.operand, keys.data(), keys.size());
   add_transposed_product(c.accumulator, View<Real>{after.C, DHV}, std::as_const(keys).from(0), in.v.from(begin), n,
                          DHQK, DHV);
   round_all(c.state, after.C, State<Real>::size(c.problem.shape));
-  if (c.has("n_bfloat16")) round_all(Rounding::bfloat16, after.n, DHQK);
+  const bool rounds_n = c.has("n_bfloat16_like_operands") && c.problem.dtype == DType::bfloat16;
+  if (c.has("n_bfloat16") || rounds_n) round_all(Rounding::bfloat16, after.n, DHQK);
 }
 
 }  // namespace mlstm::verify::planted

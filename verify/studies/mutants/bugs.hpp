@@ -32,6 +32,11 @@ struct Place {
   std::string_view family{};       ///< if it is not the bug's
 };
 
+/// The line of a problem that shows a bug which smaller or rounder ones do not, as `--case` takes it.
+struct Needs {
+  std::string_view problem;
+};
+
 class BugInfo {
  public:
   constexpr BugInfo(std::string_view its_name, std::string_view its_family, unsigned specimens,
@@ -39,9 +44,15 @@ class BugInfo {
       : name(its_name), family(its_family), repeats(its_repeats), equivalent(proof), count_(1) {
     places_[0] = {{}, specimens, description, {}};
   }
+  constexpr BugInfo(std::string_view its_name, std::string_view its_family, unsigned specimens,
+                    std::string_view description, Needs needed)
+      : BugInfo(its_name, its_family, specimens, description) {
+    needs = needed.problem;
+  }
   /// A bug that spoils one tensor here and another one there.
-  constexpr BugInfo(std::string_view its_name, std::string_view its_family, std::initializer_list<Place> places)
-      : name(its_name), family(its_family) {
+  constexpr BugInfo(std::string_view its_name, std::string_view its_family, std::initializer_list<Place> places,
+                    Needs needed = {})
+      : name(its_name), family(its_family), needs(needed.problem) {
     for (const Place& place : places) places_.at(count_++) = place;
   }
   constexpr std::span<const Place> places() const { return {places_.data(), count_}; }
@@ -49,6 +60,7 @@ class BugInfo {
   std::string_view name, family;
   int repeats = 1;                ///< Mutant::repeats
   std::string_view equivalent{};  ///< Mutant::equivalent
+  std::string_view needs{};       ///< Mutant::needs
 
  private:
   std::array<Place, 5> places_{};
@@ -309,6 +321,128 @@ inline constexpr BugInfo kBugs[] = {
     {"dstate_crosses_reset", "packed", kStates, "the cotangent of the state crosses resets"},
     {"padded_rows_zero", "packed", kSequence, "h is 0 where the input gate is -25 or less, as if that were padding"},
     {"exponent_clamped", "packed", kSequence, "exponents below -8 count as -8: what is forgotten leaks"},
+    // geometry: right until a size, an index or a value is beyond what was tried
+    {"key_remainder_lost", "geometry", kBlocks,
+     "for DHQK > 64 q.k within a block lacks the columns beyond the last full 64",
+     Needs{"regime=forget3,S=40,DHQK=80,DHV=16,L=16,dtype=float32"}},
+    {"state_key_remainder_lost", "geometry", kStates, "for DHQK > 64 states lack the rows beyond the last full 64",
+     Needs{"regime=forget3,S=40,DHQK=96,DHV=16,L=16,dtype=float32"}},
+    {"normaliser_keys_beyond_128", "geometry", kStates, "n.q with the state takes the first 128 columns only",
+     Needs{"regime=forget3,S=40,DHQK=192,DHV=16,L=16,dtype=float32"}},
+    {"remainder_of_64_stale",
+     "geometry",
+     {{"h", kChunkwise, "columns of h beyond the last full 64 (DHV > 64) are those of the tile before"},
+      {"dq", kParallel, "columns of dq beyond the last full 64 (DHQK > 64) are those of the tile before"},
+      {"dv", kRecurrent, "columns of dv beyond the last full 64 (DHV > 64) are those of the tile before"},
+      {"c_last", kStep, "columns of c_last beyond the last full 64 (DHV > 64) are those of the tile before"}},
+     Needs{"regime=forget3,S=1,DHQK=80,DHV=96,L=1,initial_states=1,dtype=float32"}},
+    {"tiles_no_power_of_two",
+     "geometry",
+     {{"h", kRecurrent, "tiles of 64 columns are numbered by bits: for DHV = 192 the third tile of h is the first"},
+      {"dk", kChunkwise, "tiles of 64 columns are numbered by bits: for DHQK = 192 the third tile of dk is the first"}},
+     Needs{"regime=forget3,S=20,DHQK=192,DHV=192,L=16,dtype=float32"}},
+    {"columns_beyond_256",
+     "geometry",
+     {{"h", kChunkwise, "columns of h beyond 256 are those 256 before"},
+      {"dv", kParallel, "columns of dv beyond 256 are those 256 before"},
+      {"c_last", kRecurrent, "columns of c_last beyond 256 are those 256 before"}},
+     Needs{"regime=forget3,S=20,DHQK=16,DHV=320,L=16,dtype=float32"}},
+    {"heads_beyond_32",
+     "geometry",
+     {{"h", kParallel, "heads are lanes of a warp: h of heads from 32 on is 0"},
+      {"dm_initial", kChunkwise, "heads are lanes of a warp: dm_initial of heads from 32 on is 0"},
+      {"m_last", kStep, "heads are lanes of a warp: m_last of heads from 32 on is 0"}},
+     Needs{"regime=standard,NH=40,S=1,DHQK=8,DHV=8,L=1,initial_states=1,last_state_cotangents=1,dtype=float32"}},
+    {"head_of_5_bits", "geometry", kRecurrent | kChunkwise, "heads from 32 on use the gates of heads from 0 on",
+     Needs{"regime=standard,NH=40,S=20,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"head_of_16_bits", "geometry", kStep | kParallel | kChunkwise,
+     "heads from 65536 on use the k and v of heads from 0 on",
+     Needs{"regime=standard,B=256,NH=257,S=1,DHQK=4,DHV=4,L=1,initial_states=1,dtype=float32"}},
+    {"heads_beyond_65535_unwritten",
+     "geometry",
+     {{"h", kRecurrent, "heads are a grid's second dimension: from 65536 on h is not written"},
+      {"df", kChunkwise, "heads are a grid's second dimension: from 65536 on df is not written"}},
+     Needs{"regime=standard,B=256,NH=257,S=1,DHQK=4,DHV=4,L=1,initial_states=1,dtype=float32"}},
+    {"offset_of_20_bits", "geometry", kParallel | kRecurrent,
+     "offsets wrap at 2^20 elements, as 32-bit ones do at 2^31",
+     Needs{"regime=standard,B=256,NH=257,S=2,DHQK=8,DHV=8,L=2,dtype=float32"}},
+    {"offset_of_22_bits", "geometry", kChunkwise, "offsets wrap at 2^22 elements",
+     Needs{"regime=standard,NH=33,S=2048,DHQK=64,DHV=64,L=64,cotangents=0,dtype=float32"}},
+    {"ragged_batch_offset", "geometry", kChunkwise, "batches of v are taken to be whole chunks apart",
+     Needs{"regime=forget3,B=2,NH=2,S=40,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"ragged_batch_state_late", "geometry", kChunkwise,
+     "in all batches but the first, backward reads a ragged last chunk's state of a chunk earlier",
+     Needs{"regime=forget6,B=2,NH=2,S=40,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"time_of_10_bits", "geometry", kRecurrent, "steps from 1024 on use the k of steps from 0 on",
+     Needs{"regime=forget6,S=1100,DHQK=8,DHV=8,L=64,dtype=float32"}},
+    {"time_of_12_bits", "geometry", kStates, "steps from 4096 on use the v of steps from 0 on",
+     Needs{"regime=forget6,S=4200,DHQK=8,DHV=8,L=64,dtype=float32"}},
+    {"keys_beyond_1024_lost", "geometry", kParallel, "keys more than 1023 steps back are not seen",
+     Needs{"regime=remember,S=1200,DHQK=8,DHV=8,L=64,dtype=float32"}},
+    {"scan_of_1024", "geometry", kParallel, "sums of log(sigmoid(f)) begin anew at step 1024",
+     Needs{"regime=forget3,S=1100,DHQK=8,DHV=8,L=64,dtype=float32"}},
+    {"df_sum_of_1024", "geometry", kRounded, "the reverse sum of q.dq - k.dk begins anew at step 1024",
+     Needs{"regime=forget6,S=1100,DHQK=8,DHV=8,L=64,eps=0.01,dtype=float32"}},
+    {"walk_of_1024", "geometry", kRecurrent, "the part of the stabiliser is lost at step 1024 on its way back",
+     Needs{"regime=forget6,NH=4,S=1030,DHQK=8,DHV=8,L=64,eps=0.01,last_state_cotangents=1,dtype=float32"}},
+    {"segments_beyond_64", "geometry", kRecurrent, "backward takes the segment's number modulo 64",
+     Needs{"regime=forget6,S=1100,DHQK=8,DHV=8,L=64,dtype=float32"}},
+    {"chunk_of_4_bits", "geometry", kChunkwise, "h of chunks from 16 on reads the states of chunks from 0 on",
+     Needs{"regime=forget6,S=300,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"chunk_of_6_bits", "geometry", kChunkwise, "dk and dv of chunks from 64 on read cotangents of states from 0 on",
+     Needs{"regime=forget6,S=1100,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"chunk_of_7_bits", "geometry", kChunkwise, "backward reads the states of chunks from 128 on at those from 0 on",
+     Needs{"regime=forget6,S=2100,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"scan_of_16_chunks", "geometry", kChunkwise, "dC and dn are not carried over a boundary of 16 chunks",
+     Needs{"regime=forget6,S=300,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"scan_of_64_chunks", "geometry", kChunkwise, "n is not carried over a boundary of 64 chunks",
+     Needs{"regime=forget6,S=1100,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"scan_of_128_chunks", "geometry", kChunkwise, "C and n are not carried over a boundary of 128 chunks",
+     Needs{"regime=forget6,S=2100,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"state_bfloat16_like_operands", "geometry", kChunkwise, "with bfloat16 operands C and n are kept in bfloat16",
+     Needs{"regime=remember,S=8192,NH=2,DHQK=16,DHV=16,L=16,dtype=bfloat16,eps=0.01"}},
+    {"state_float16_like_operands", "geometry", kChunkwise, "with float16 operands C and n are kept in float16",
+     Needs{"regime=remember,S=8192,NH=2,DHQK=16,DHV=16,L=16,dtype=float16,eps=0.01"}},
+    {"n_bfloat16_like_operands", "geometry", kChunkwise,
+     "with bfloat16 operands n is rounded to bfloat16 at each chunk",
+     Needs{"regime=remember,S=8192,NH=2,DHQK=16,DHV=16,L=16,dtype=bfloat16,eps=0.01"}},
+    {"keys_beyond_256_lost", "geometry", kChunkwise, "keys of a chunk beyond its first 256 are not seen",
+     Needs{"regime=forget3,S=400,DHQK=8,DHV=8,L=320,dtype=float32"}},
+    {"scan_of_256", "geometry", kChunkwise, "sums of log(sigmoid(f)) begin anew at the 256th step of a chunk",
+     Needs{"regime=forget3,S=400,DHQK=8,DHV=8,L=320,dtype=float32"}},
+    {"rows_beyond_256_unseen", "geometry", kChunkwise, "steps beyond the first 256 of a chunk do not enter dC and dn",
+     Needs{"regime=forget6,S=700,DHQK=8,DHV=8,L=320,dtype=float32"}},
+    {"tree_sum_of_n", "geometry", kChunkwise,
+     "n sums over a power of two of a chunk's steps: for L = 48 the last 16 are lost",
+     Needs{"regime=forget6,S=144,DHQK=8,DHV=8,L=48,dtype=float32"}},
+    {"chunk_by_shift", "geometry", kChunkwise,
+     "backward numbers chunks by a shift: for an L that is no power of two it reads other states",
+     Needs{"regime=forget6,S=240,DHQK=8,DHV=8,L=48,dtype=float32"}},
+    {"short_sequence_padded", "geometry", kChunkwise, "S < L: the last state goes on over L - S steps of zero gates",
+     Needs{"regime=forget6,S=20,DHQK=8,DHV=8,L=32,dtype=float32"}},
+    {"short_sequence_dlast", "geometry", kChunkwise, "S < L: dc_last and dn_last are not looked at",
+     Needs{"regime=forget6,S=20,DHQK=8,DHV=8,L=32,last_state_cotangents=1,dtype=float32"}},
+    {"padded_by_minus_25", "geometry", kChunkwise,
+     "a ragged last chunk is padded by i = -25, which wins the maximum where m < -25",
+     Needs{"regime=extreme,NH=8,S=40,DHQK=8,DHV=8,L=16,dtype=float32"}},
+    {"forget_clamped_150", "geometry", kChunkwise, "f is clamped at -150"},
+    {"forget_clamped_1000", "geometry", kRecurrent, "f is clamped at -1000"},
+    {"input_clamped_150", "geometry", kParallel, "i is clamped at -150"},
+    {"input_clamped_1000", "geometry", kStep, "i is clamped at -1000"},
+    {"eps_of_zero_is_default", "geometry", kStep | kRecurrent, "one step from given states: eps = 0 is taken for 1e-6",
+     Needs{"regime=standard,S=1,DHQK=8,DHV=8,L=1,eps=0,initial_states=1,dtype=float64"}},
+    {"single_step_without_floor", "geometry", kStep | kChunkwise,
+     "one step from given states with eps = 0: |n.q| without a floor",
+     Needs{"regime=input_closed,S=1,DHQK=8,DHV=8,L=1,eps=0,initial_states=1,dtype=float32"}},
+    {"sigmoid_neg_inf_floor", "geometry", kSequence, "sigmoid gate with neg_inf: floor 0 for 1",
+     Needs{"regime=input_closed,gate=sigmoid,S=40,DHQK=8,DHV=8,L=16,stabilizer_init=neg_inf,dtype=float32"}},
+    {"neg_inf_walk_of_64", "geometry", kBlocks,
+     "with neg_inf dm_last does not reach an arg max more than 64 steps back",
+     Needs{
+         "regime=remember,NH=4,S=100,DHQK=8,DHV=8,L=16,stabilizer_init=neg_inf,last_state_cotangents=1,dtype=float32"}},
+    {"neg_inf_last_product_missing", "geometry", kRecurrent,
+     "with neg_inf and S > 64 m_last's part in c_last and n_last is missing",
+     Needs{"regime=standard,S=100,DHQK=8,DHV=8,L=16,stabilizer_init=neg_inf,last_state_cotangents=1,dtype=float32"}},
     // races: see kRaceRepeats
     {"state_race", "race", kChunkwise, "once in 50 calls the second chunk reads the state before the first",
      kRaceRepeats},

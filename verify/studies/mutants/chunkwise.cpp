@@ -12,6 +12,7 @@ Index state_read(const Context& c, Index chunk) {
   if (c.has("state_late") || (c.has("state_race") && c.raced && chunk == 1)) return std::max<Index>(0, chunk - 1);
   if (c.has("state_early")) return chunk + 1;
   if (c.has("every_second_state")) return chunk / 2 * 2;
+  if (c.has("chunk_of_4_bits")) return chunk & 0xf;
   return chunk;
 }
 
@@ -19,7 +20,32 @@ Index state_read(const Context& c, Index chunk) {
 Index dstate_read(const Context& c, Index chunk, Index chunks) {
   const bool large = c.problem.chunk_size > 128;
   if (c.has("dstate_late") || (c.has("large_chunk_index") && large)) return std::min(chunk + 2, chunks);
+  if (c.has("chunk_of_6_bits")) return (chunk & 0x3f) + 1;
   return c.has("dstate_early") ? chunk : chunk + 1;
+}
+
+/// Which state before a chunk backward reads.
+Index saved_state_read(const Context& c, Index head, Index chunk, Index chunks) {
+  const Shape& shape = c.problem.shape;
+  const auto L = static_cast<std::uint64_t>(c.problem.chunk_size);
+  const bool late_here = c.has("ragged_batch_state_late") && head >= shape.NH && c.is_ragged() && chunk + 1 == chunks;
+  if (c.has("backward_state_late") || late_here) return std::max<Index>(0, chunk - 1);
+  if (c.has("chunk_of_7_bits")) return chunk & 0x7f;
+  if (c.has("chunk_by_shift"))
+    return std::min(chunks - 1, chunk * c.problem.chunk_size / static_cast<Index>(std::bit_floor(L)));
+  return chunk;
+}
+
+/// Forgets what a scan over so many chunks at a time does not carry on.
+template <class Real>
+void lose_carry(const Context& c, Index chunk, State<Real> state, bool backward) {
+  const Shape& shape = c.problem.shape;
+  if (chunk == 0) return;
+  if (c.has("scan_of_16_chunks") && backward && chunk % 16 == 0)
+    std::fill_n(state.C, State<Real>::size(shape), Real(0));
+  if (c.has("scan_of_64_chunks") && !backward && chunk % 64 == 0) std::fill_n(state.n, shape.DHQK, Real(0));
+  if (c.has("scan_of_128_chunks") && !backward && chunk % 128 == 0)
+    std::fill_n(state.C, State<Real>::size(shape), Real(0));
 }
 
 Index chunks_run(const Context& c) {
@@ -41,6 +67,7 @@ void chunkwise_forward(const Context& c, const ForwardArgs& args, Index head, Me
   copy_state(shape, kept ? State<Real>::at(memory.workspace - size, shape) : in.initial, state(0));
   for (Index chunk = 0; chunk < chunks; ++chunk) {
     const Index left = rows - chunk * L, n = reads_past_end && chunk + 1 == chunks ? left : std::min(L, left);
+    lose_carry(c, chunk, state(chunk), false);
     block_state(c, in, chunk * L, n, state(chunk), state(chunk + 1));
   }
 
@@ -74,6 +101,7 @@ void chunkwise_backward(const Context& c, const BackwardArgs& args, Index head, 
     block_dstate(c, in, given, chunk * L, steps(chunk), d_state(chunk + 1), d_state(chunk));
     if (c.has("reverse_scan_starts_early") && chunk == chunks - 1 && chunk > 0)
       copy_state(shape, d_state(chunk + 1), d_state(chunk));
+    lose_carry(c, chunk, d_state(chunk), true);
   }
 
   Gradients<Real> out(shape);
@@ -81,7 +109,7 @@ void chunkwise_backward(const Context& c, const BackwardArgs& args, Index head, 
   const State<Real> zero = State<Real>::at(nothing.data(), shape);
   Real after_product = 0;
   for (Index chunk = 0; chunk < chunks; ++chunk) {
-    const Index read = c.has("backward_state_late") ? std::max<Index>(0, chunk - 1) : chunk;
+    const Index read = saved_state_read(c, head, chunk, chunks);
     const State<Real> saved = State<Real>::at(memory.saved + 2 * shape.S + read * size, shape);
     const State<Real> before = c.has("backward_initial_ignored") && chunk == 0 ? zero : saved;
     const State<Real> after = c.has("dstate_dropped") ? zero : d_state(dstate_read(c, chunk, chunks));

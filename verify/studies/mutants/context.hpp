@@ -21,6 +21,15 @@ struct Context {
   Rounding state = Rounding::none;        ///< states, after every update
 
   bool has(Bug one) const { return bug == one; }
+  /// Whether the last chunk is shorter than the others.
+  bool is_ragged() const { return problem.chunk_size > 0 && problem.shape.S % problem.chunk_size != 0; }
+  bool is_short() const { return problem.shape.S < problem.chunk_size; }
+  bool starts_at_neg_inf() const {
+    return problem.stabilizer_init == StabilizerInit::neg_inf && !problem.has_initial_state;
+  }
+  bool is_single_step_without_eps() const {
+    return problem.shape.S == 1 && problem.has_initial_state && problem.eps == 0;
+  }
   bool has(Bug one, std::string_view tensor) const { return bug == one && target == tensor; }
   /// Exponential, as kernels take it.
   template <class Real>
@@ -57,6 +66,8 @@ inline Context context_of(const Problem& problem, Bug bug, std::string_view targ
   if (bug == "bfloat16_accumulation" && !is_float64) c.accumulator = Rounding::bfloat16;
   if (bug == "state_bfloat16" && !is_float64) c.state = Rounding::bfloat16;
   if (bug == "state_float32" && is_float64) c.state = Rounding::float32;
+  if (bug == "state_bfloat16_like_operands" && problem.dtype == DType::bfloat16) c.state = Rounding::bfloat16;
+  if (bug == "state_float16_like_operands" && problem.dtype == DType::float16) c.state = Rounding::float16;
   return c;
 }
 

@@ -44,11 +44,12 @@ HeadCotangents<Real> load_cotangents(const Context& c, const BackwardArgs& args,
     if (c.operand != rounding_of(c.problem.dtype)) round_all(c.operand, out.dh.data(), out.dh.size());
   }
   std::fill_n(last.C, State<Real>::size(shape), Real(0));
-  if (args.dc_last != nullptr && !c.has("dc_last_ignored")) {
+  const bool ignored = c.has("short_sequence_dlast") && c.is_short();
+  if (args.dc_last != nullptr && !c.has("dc_last_ignored") && !ignored) {
     const Matrix<Real> dC = load_state<Real>(c, args.dc_last, "dc_last", head, shape.DHQK, shape.DHV);
     std::copy_n(dC.data(), dC.size(), last.C);
   }
-  if (args.dn_last != nullptr && !c.has("dn_last_ignored")) {
+  if (args.dn_last != nullptr && !c.has("dn_last_ignored") && !ignored) {
     const Matrix<Real> dn = load_state<Real>(c, args.dn_last, "dn_last", head, shape.DHQK, 1);
     std::copy_n(dn.data(), dn.size(), last.n);
   }
@@ -69,6 +70,8 @@ Real walk_stabilizer(const Context& c, const Gates<Real>& gates, const std::vect
   Real carried = 0;
   for (std::size_t t = dm.size(); t-- > 0;) {
     carried += dm[t];
+    if (c.has("walk_of_1024") && t == 1024) carried = 0;
+    if (c.has("neg_inf_walk_of_64") && c.starts_at_neg_inf() && t + 65 == dm.size()) carried = 0;
     if (!gates.newest[t] || (c.has("dm_to_first_step") && t > 0)) {
       if (!c.has("dm_skips_forget_gates")) out.d_log_f[t] += carried;
       continue;
@@ -94,6 +97,7 @@ void sum_rounded_terms(const Context& c, const Head<Real>& in, Gradients<Real>& 
     if (!exclusive) sum += term;
     out.d_log_f[static_cast<std::size_t>(t)] = sum;
     if (exclusive) sum += term;
+    if (c.has("df_sum_of_1024") && t == 1024) sum = 0;
     if (c.has("df_sum_restarts_at_chunks") && t % c.problem.chunk_size == 0) sum = 0;
   }
 }
@@ -110,7 +114,8 @@ void store_gradients(const Context& c, const BackwardArgs& args, Index head, con
   if (c.rounded_gates || c.has("df_rounded_terms")) sum_rounded_terms(c, in, out);
   if (problem.has_m()) {
     std::vector<Real> dm = rows.dm;
-    if (exact && !c.has("last_product_missing")) dm.back() -= out.after_product;
+    const bool lost = c.has("neg_inf_last_product_missing") && c.starts_at_neg_inf() && shape.S > 64;
+    if (exact && !c.has("last_product_missing") && !lost) dm.back() -= out.after_product;
     if (args.dm_last != nullptr && !c.has("dm_last_ignored"))
       dm.back() += load_state<Real>(c, args.dm_last, "dm_last", head, 1, 1).data()[0];
     Real dm_initial = walk_stabilizer(c, in.gates, dm, out);

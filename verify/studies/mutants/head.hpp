@@ -33,7 +33,13 @@ inline Index offset_of(const Context& c, std::string_view name, Index head, Inde
   if (c.has("batch_and_head_swapped") && is_gate) head = head % shape.NH * shape.B + head / shape.NH;
   if (c.has("first_batch_gates") && is_gate) head %= shape.NH;
   if (c.has("head_zero_value") && is_value) head -= head % shape.NH;
-  const Index offset = head * size;
+  if (c.has("head_of_5_bits") && is_gate) head &= 0x1f;
+  if (c.has("head_of_16_bits") && (is_key || is_value)) head &= 0xffff;
+  Index offset = head * size;
+  if (c.has("ragged_batch_offset") && is_value && c.is_ragged())
+    offset -= head / shape.NH * (shape.S % c.problem.chunk_size) * shape.DHV;
+  if (c.has("offset_of_20_bits")) offset &= 0xfffff;
+  if (c.has("offset_of_22_bits")) offset &= 0x3fffff;
   return c.has("offset_of_16_bits") ? offset & 0xffff : offset;
 }
 
@@ -69,7 +75,12 @@ Matrix<Real> load(const Context& c, const void* tensor, std::string_view name, D
 template <class Real>
 Matrix<Real> load_sequence(const Context& c, const void* tensor, std::string_view name, Index head, Index rows,
                            Index cols) {
-  return load<Real>(c, tensor, name, c.problem.dtype, head, rows, cols, c.problem.shape.S);
+  Matrix<Real> out = load<Real>(c, tensor, name, c.problem.dtype, head, rows, cols, c.problem.shape.S);
+  const Index most = c.has("time_of_10_bits") && name == "k"   ? 1024
+                     : c.has("time_of_12_bits") && name == "v" ? 4096
+                                                               : rows;
+  for (Index t = most; t < rows; ++t) std::copy_n(out[t % most], cols, out[t]);
+  return out;
 }
 
 template <class Real>
@@ -104,6 +115,8 @@ bool is_reset(Real log_f) {
 
 template <class Real>
 Real log_sigmoid(const Context& c, Real x) {
+  if (c.has("forget_clamped_150")) x = std::max(x, Real(-150));
+  if (c.has("forget_clamped_1000")) x = std::max(x, Real(-1000));
   if (c.has("log_of_sigmoid")) return std::log(1 / (1 + std::exp(-x)));
   if (c.has("forget_gate_exp")) return x;
   if (c.has("forget_gate_hard")) return std::min(x, Real(0));
@@ -150,6 +163,8 @@ Gates<Real> load_gates(const Context& c, const Args& args, Index head, Index row
     gates.slope_f[t] = sigmoid(c.has("df_sigmoid_of_f") ? forget : -forget);
     if (c.has("df_without_sigmoid")) gates.slope_f[t] = 1;
     gates.log_i[t] = input;
+    if (c.has("input_clamped_150")) gates.log_i[t] = std::max(input, Real(-150));
+    if (c.has("input_clamped_1000")) gates.log_i[t] = std::max(input, Real(-1000));
     if (problem.gate == Gate::exp || c.has("input_gate_exp")) continue;
     gates.log_i[t] = log_sigmoid(c, input);
     if (!c.has("di_without_sigmoid")) gates.slope_i[t] = sigmoid(-input);

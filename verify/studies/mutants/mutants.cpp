@@ -18,7 +18,7 @@ std::vector<Mutant> plant_all() {
           mutants.push_back({std::string(kind.label) + "." + bug_name(bug, place),
                              std::string(place.family.empty() ? bug.family : place.family),
                              std::string(place.description), &kernels.emplace_back(kind, bug, place), bug.repeats,
-                             std::string(bug.equivalent)});
+                             std::string(bug.needs), std::string(bug.equivalent)});
   return mutants;
 }
 

@@ -17,6 +17,7 @@ struct Mutant {
   const Kernel* kernel = nullptr;  ///< the variant with this one bug; its key is that of the specimen + "+<bug>"
   /// RunOptions::repeats with which a single problem finds it, with a probability of at least 99 %: 1 but for races.
   int repeats = 1;
+  std::string needs;       ///< line of a problem that shows what ordinary ones do not; empty: ordinary ones do
   std::string equivalent;  ///< proof that no input can tell it from the honest kernel; empty: it is a real bug
 };
 

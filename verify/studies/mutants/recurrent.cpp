@@ -38,7 +38,8 @@ Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state,
   std::fill_n(numerator, DHV, Real(0));
   for (Index a = 0; a < DHQK; ++a) {
     Real* const C = state.C + a * DHV;
-    const Real key = gates.input * k[a], query = in.scale * q[a];
+    const bool lost = c.has("state_key_remainder_lost") && DHQK > 64 && a >= DHQK / 64 * 64;
+    const Real key = lost ? Real(0) : gates.input * k[a], query = in.scale * q[a];
     if (late) {
       add_scaled(numerator, query, C, DHV);
       l += query * state.n[a];
@@ -48,6 +49,7 @@ Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state,
     if (late) continue;
     add_scaled(numerator, query, C, DHV);
     round_all(c.accumulator, numerator, DHV);
+    if (c.has("normaliser_keys_beyond_128") && a >= 128) continue;
     if (!c.has("last_key_dimension_lost") || a + 1 < DHQK) l += query * state.n[a];
   }
   round_all(c.state, state.C, State<Real>::size(c.problem.shape));
@@ -145,6 +147,7 @@ void recurrent_backward(const Context& c, const BackwardArgs& args, Index head, 
     const Index begin = segment * kSegment, n = std::min(kSegment, shape.S - begin);
     const auto state = [&](Index t) { return State<Real>::at(memory.workspace + (t - begin + 1) * size, shape); };
     Index kept = segment;
+    if (c.has("segments_beyond_64")) kept = segment % 64;
     if (c.has("segment_index_late")) kept = std::max<Index>(0, segment - 1);
     std::copy_n(memory.saved + 2 * shape.S + kept * size, size, state(begin).C);
     if (c.has("backward_initial_ignored") && segment == 0) std::fill_n(state(begin).C, size, Real(0));

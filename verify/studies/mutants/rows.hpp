@@ -27,11 +27,14 @@ Denominator<Real> denominator(const Context& c, Real l, Real m) {
   if (c.has("floor_exp_plus_m")) floor = std::min(scale * std::exp(m), std::numeric_limits<Real>::max());
   if (c.has("floor_zero_sigmoid") && is_sigmoid) floor = 0;
   if (c.has("floor_missing")) floor = 0;
+  if (c.has("single_step_without_floor") && c.is_single_step_without_eps()) floor = 0;
+  if (c.has("sigmoid_neg_inf_floor") && is_sigmoid && c.starts_at_neg_inf()) floor = 0;
   Real eps = static_cast<Real>(problem.eps);
   if (c.has("eps_missing")) eps = 0;
   if (c.has("eps_squared")) eps *= eps;
   if (c.has("eps_twice")) eps *= 2;
   if (c.has("eps_default")) eps = Real(1e-6);
+  if (c.has("eps_of_zero_is_default") && c.is_single_step_without_eps()) eps = Real(1e-6);
   Real added = eps * scale;
   if (c.has("eps_unstabilized")) added = eps * floor;
   const Real magnitude = (c.has("no_absolute_value") ? l : std::abs(l)) * scale;

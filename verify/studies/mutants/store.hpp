@@ -32,6 +32,18 @@ void spoil(const Context& c, std::string_view tensor, Index head, Matrix<Real>& 
   if (is("shifted"))
     for (Index r = rows - 1; r > 0; --r) std::copy_n(x[r - 1], cols, x[r]);
   if (is("stored_transposed") && rows == cols) x = transposed(std::as_const(x).from(0), rows, cols);
+  const Index whole = cols / 64 * 64, tiles = (cols + 63) / 64;
+  if (is("remainder_of_64_stale") && cols > 64)
+    for (Index r = 0; r < rows; ++r) std::copy_n(x[r] + whole - 64, cols - whole, x[r] + whole);
+  if (is("tiles_no_power_of_two"))
+    for (Index tile = 2; tile < tiles; ++tile)
+      if (std::has_single_bit(static_cast<std::uint64_t>(tile)) &&
+          !std::has_single_bit(static_cast<std::uint64_t>(tiles)))
+        for (Index r = 0; r < rows; ++r) std::copy_n(x[r], std::min<Index>(64, cols - 64 * tile), x[r] + 64 * tile);
+  if (is("columns_beyond_256"))
+    for (Index r = 0; r < rows; ++r)
+      for (Index e = 256; e < cols; ++e) x[r][e] = x[r][e - 256];
+  if (is("heads_beyond_32") && head >= 32) std::fill_n(x.data(), x.size(), Real(0));
   if (is("stored_bfloat16")) round_all(Rounding::bfloat16, x.data(), x.size());
 }
 
@@ -59,7 +71,7 @@ void write(const Context& c, void* tensor, std::string_view name, Index head, co
 /// Rounds `x`, all of one head, to `dtype`. Does nothing if `tensor` is null, which means: not wanted.
 template <class Real>
 void store(const Context& c, void* tensor, std::string_view name, DType dtype, Index head, Matrix<Real> x) {
-  if (tensor == nullptr) return;
+  if (tensor == nullptr || (c.has("heads_beyond_65535_unwritten", name) && head > 0xffff)) return;
   spoil(c, name, head, x);
   switch (dtype) {
     case DType::float64:
@@ -96,6 +108,14 @@ void store_state(const Context& c, void* C, void* n, const std::string& prefix, 
 
 template <class Real>
 void store_last_states(const Context& c, const ForwardArgs& args, Index head, State<Real> last, Real m) {
+  const auto go_on = [&](Real log_f, Real input) {  // over steps of padding, whose keys are 0
+    const Real before = c.problem.has_m() ? m : 0;
+    m = c.problem.has_m() ? std::max(log_f + m, input) : 0;
+    for (Index at = 0; at < State<Real>::size(c.problem.shape); ++at) last.C[at] *= std::exp(log_f + before - m);
+  };
+  if (c.has("short_sequence_padded") && c.is_short())
+    go_on(static_cast<Real>(c.problem.chunk_size - c.problem.shape.S) * std::log(Real(0.5)), 0);
+  if (c.has("padded_by_minus_25") && c.is_ragged()) go_on(0, -25);
   store_state(c, args.c_last, args.n_last, "", "_last", head, last);
   if (c.problem.has_m()) store(c, args.m_last, "m_last", state_dtype_of(c.problem.dtype), head, column(&m, 1));
 }
