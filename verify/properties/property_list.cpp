@@ -97,7 +97,7 @@ const std::vector<Property>& all_properties() {
        determinism_refusal,
        check_interleaving},
       {{"concurrency", "calls at the same time, in two threads or on two streams, change nothing in each other"},
-       {"regime=standard,NH=4,S=200,DHQK=32,DHV=32,L=64,eps=0.01,initial_states=1,last_state_cotangents=1",
+       {"regime=standard,NH=4,S=100,DHQK=32,DHV=32,L=32,eps=0.01,initial_states=1,last_state_cotangents=1",
         "regime=forget3,B=16,NH=4,S=1,DHQK=32,DHV=32,L=16,initial_states=1"},
        kAll,
        determinism_refusal,
