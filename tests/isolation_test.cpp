@@ -262,10 +262,12 @@ BOOST_FIXTURE_TEST_CASE(a_plugin_is_asked_what_it_supports, Marked) {
   };
   BOOST_TEST(verify("").status == 0);
   Result result = verify("no even S");
-  BOOST_TEST(result.status == 3, result.out);
+  BOOST_TEST(result.status == 1, result.out);
   BOOST_TEST(contains(result.err, "not run, supports no selected problem: recurrent--broken: S has to be odd"));
+  BOOST_TEST(contains(result.out, "declined 1 of 1 problems, though its declaration admits them: S has to be odd"));
   result = verify("no even S", "--case regime=standard,dtype=float32,S=3,DHQK=1,DHV=1");
-  BOOST_TEST(result.status == 0, result.out);
+  BOOST_TEST(result.status == 1, result.out);
+  BOOST_TEST(contains(result.out, "declined 1 of 2 problems, though its declaration admits them: S has to be odd"));
   BOOST_TEST(contains(verify("supports says nothing").err, "recurrent--broken: supports returned 5"));
   BOOST_TEST(contains(verify("supports fills its message").err, "recurrent--broken: xxxxxxxx"));
   // one that cannot be asked is run, and fails there

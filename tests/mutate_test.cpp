@@ -300,6 +300,26 @@ BOOST_AUTO_TEST_CASE(bugs_of_geometry_are_found_in_the_problem_that_they_need) {
       BOOST_TEST(result.detected(), result.mutant->name << " is not found in " << line);
 }
 
+BOOST_AUTO_TEST_CASE(what_no_problem_shows_is_looked_for_by_properties) {
+  const std::vector<std::string> names{"recurrent.c_last_needs_n_last", "chunkwise.saved_in_library"};
+  BOOST_TEST(run(names, {kSmall}).score().found == 0);
+  MutationOptions options;
+  options.specimens = specimens();
+  options.properties = {"null_arguments", "interleaving"};
+  const MutationReport report = run(names, {kSmall}, options);
+  BOOST_TEST(report.score().found == 2);
+  BOOST_TEST(report.verdicts.found == 0);
+  BOOST_TEST(report.mutants.at(0).by_property->property == "null_arguments");
+  BOOST_TEST(report.mutants.at(1).by_property->property == "interleaving");
+  const std::string json = to_json(report), text = to_text(report);
+  const auto by = nlohmann::json::parse(json)["mutants"][0]["by"];
+  BOOST_TEST(by["check"] == "property null_arguments");
+  BOOST_TEST(by["repro"].get<std::string>().starts_with(
+      "mlstm mutate --mutant recurrent.c_last_needs_n_last --property null_arguments --case "));
+  BOOST_TEST(text.find("2 of 2 planted bugs detected (100.0 %) in 1 problems, 2 of them by properties alone") !=
+             std::string::npos);
+}
+
 BOOST_AUTO_TEST_CASE(honest_kernels_pass_and_undetected_mutants_count) {
   MutationOptions options;
   options.specimens = specimens();

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "fake_kernels.hpp"
+#include "broken_properties.hpp"
 #include "mlstm/parallel_for.hpp"
 #include "report/report.hpp"
 #include "sweep/sweep.hpp"
@@ -23,102 +23,12 @@
 
 using namespace mlstm;
 using namespace mlstm::verify;
-using mlstm::test::Damage, mlstm::test::DamagedKernel;
+using namespace mlstm::test;
 
 namespace {
 
-/// element = change(element, flat index) for all of a float64 or float32 tensor.
-template <class Change>
-void for_each(void* address, std::string_view tensor, const Problem& problem, const Change& change) {
-  if (address == nullptr) return;
-  const auto walk = [&](auto* data) {
-    for (std::int64_t n = 0; n < size_of(tensor, problem.shape); ++n)
-      data[n] = static_cast<std::remove_reference_t<decltype(*data)>>(change(static_cast<double>(data[n]), n));
-  };
-  storage_dtype(tensor, problem) == DType::float64 ? walk(static_cast<double*>(address))
-                                                   : walk(static_cast<float*>(address));
-}
-
-double at(const void* address, std::string_view tensor, const Problem& problem, std::int64_t n) {
-  return storage_dtype(tensor, problem) == DType::float64 ? static_cast<const double*>(address)[n]
-                                                          : static_cast<double>(static_cast<const float*>(address)[n]);
-}
-
-/// Zeros to read instead of an input; one set per thread is enough, as calls do not overlap on one.
-const void* zeros() {
-  static const std::vector<double> none(1 << 14, 0.0);
-  return none.data();
-}
-
-/// A copy of an input with every element changed.
-template <class Change>
-const void* changed_copy(const void* address, std::string_view tensor, const Problem& problem, const Change& change) {
-  thread_local std::vector<std::byte> copy;
-  copy.resize(static_cast<std::size_t>(size_of(tensor, problem.shape)) * size_of(storage_dtype(tensor, problem)));
-  std::memcpy(copy.data(), address, copy.size());
-  for_each(copy.data(), tensor, problem, change);
-  return copy.data();
-}
-
 /// What damaged kernels can take: not the large problems of many_heads, in which they are slow.
 bool is_for_fakes(const PropertyInfo& info) { return info.name != "many_heads"; }
-
-/// Items of one property on its own problems, in one dtype. A run that was stopped is one FAIL.
-std::vector<Item> items_of(const std::string& property, const Kernel& kernel, DType dtype,
-                           std::optional<Convention> convention = {}) {
-  std::vector<Item> all;
-  for (const ProblemSpec& spec : property_problems(property)) {
-    if (spec.problem.dtype != dtype || !property_refusal(property, kernel, spec).empty()) continue;
-    try {
-      for (const Item& item : check_property(property, kernel, spec, {.convention = convention})) all.push_back(item);
-    } catch (const std::runtime_error& error) {
-      Item item;
-      item.status = Status::FAIL;
-      item.note = error.what();
-      all.push_back(item);
-    }
-  }
-  BOOST_REQUIRE(!all.empty());
-  return all;
-}
-
-std::size_t failures(const std::vector<Item>& items) {
-  return static_cast<std::size_t>(
-      std::count_if(items.begin(), items.end(), [](const Item& item) { return item.status != Status::PASS; }));
-}
-
-bool caught(const std::string& property, const Damage& bug, DType dtype = DType::float64) {
-  return failures(items_of(property, DamagedKernel(bug), dtype)) > 0;
-}
-
-/// Failing tensors, each once.
-std::vector<std::string> failing(const std::vector<Item>& items) {
-  std::vector<std::string> tensors;
-  for (const Item& item : items)
-    if (item.status != Status::PASS && std::find(tensors.begin(), tensors.end(), item.tensor) == tensors.end())
-      tensors.push_back(item.tensor);
-  return tensors;
-}
-
-void* member_of(const BackwardArgs& args, const std::string& input) {
-  const std::map<std::string, void*> members{{"q", args.dq},
-                                             {"k", args.dk},
-                                             {"v", args.dv},
-                                             {"i", args.di},
-                                             {"f", args.df},
-                                             {"c_initial", args.dc_initial},
-                                             {"n_initial", args.dn_initial},
-                                             {"m_initial", args.dm_initial}};
-  return members.at(input);
-}
-
-std::string gradient_of(const std::string& input) { return std::string("d").append(input); }
-
-Damage gradient_off_by(const std::string& input, double factor) {
-  return {.backward = [=](const Problem& p, const BackwardArgs& args) {
-    for_each(member_of(args, input), input, p, [&](double x, std::int64_t) { return x * factor; });
-  }};
-}
 
 }  // namespace
 
@@ -467,7 +377,8 @@ BOOST_AUTO_TEST_CASE(what_a_variant_does_not_declare_is_skipped_once_with_the_re
   const std::map<std::string, std::string> expected{{"property:split_state", "it does not take and return states"},
                                                     {"property:chunk_size", "it has no chunks"},
                                                     {"property:stabilizer_shift", "it takes no initial states"},
-                                                    {"property:dot_product", "it has no backward pass"}};
+                                                    {"property:dot_product", "it has no backward pass"},
+                                                    {"property:null_arguments", "none of its arguments may be null"}};
   for (const auto& [name, note] : skipped) BOOST_TEST(expected.contains(name), name << ": " << note);
   BOOST_TEST((skipped == expected));
   BOOST_CHECK_THROW(check_property("chunk_size", kernel, property_problems("chunk_size").front()),
@@ -512,8 +423,8 @@ BOOST_AUTO_TEST_CASE(a_check_that_could_not_have_seen_a_thing_is_mistrusted) {
 
 BOOST_AUTO_TEST_CASE(names_are_selected_by_globs) {
   BOOST_TEST(select_properties({}).size() == properties().size());
-  BOOST_TEST(
-      (select_properties({"c*", "dot_product"}) == std::vector<std::string>{"causality", "chunk_size", "dot_product"}));
+  BOOST_TEST((select_properties({"c*", "dot_product"}) ==
+              std::vector<std::string>{"causality", "chunk_size", "dot_product", "concurrency"}));
   BOOST_CHECK_EXCEPTION(
       select_properties({"caus"}, "--property"), std::invalid_argument, [](const std::invalid_argument& error) {
         return std::string(error.what())

@@ -72,6 +72,8 @@ int capture(const Options& options) {
   const verify::Plan plan =
       verify::make_plan(select_kernels(options.variants, isolation.plugins()), options.problems.specs(),
                         options.problems.cases.empty(), convention, isolation.unavailable());
+  for (const verify::CannotRun& declined : plan.declined)
+    fmt::print(stderr, "{} {}\n", declined.kernel->info().key(), declined.reason);
   for (const std::string& line : plan.unselected)
     fmt::print(stderr, "not run, supports no selected problem: {}\n", line);
   std::error_code error;

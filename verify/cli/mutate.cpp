@@ -9,6 +9,7 @@
 
 #include "cases/case_file.hpp"
 #include "cli/cli.hpp"
+#include "properties/properties.hpp"
 #include "studies/mutation/honest.hpp"
 #include "studies/mutation/mutate.hpp"
 
@@ -20,9 +21,10 @@ using verify::Mutant;
 struct Options {
   ProblemOptions problems;
   ThreadsOption threads;
-  std::vector<std::string> mutants, variants;
+  std::vector<std::string> mutants, variants, property_globs;
   std::string report, honest;
   bool list = false, minimal = false, no_rules = false, exhaustive = false;
+  bool properties = false, no_properties = false;
 };
 
 std::vector<const Mutant*> select_mutants(const std::vector<std::string>& globs) {
@@ -97,6 +99,10 @@ int plant(const Options& options) {
   how.exhaustive = options.exhaustive;
   how.rules = !options.no_rules && options.mutants.empty();
   how.plain = find_kernel("parallel--native_eigen_ownbw");
+  const std::string& suite = problems.suite;
+  const bool by_default = (suite == "standard" || suite == "full") && problems.shapes.empty();
+  if (!options.no_properties && (by_default || options.properties || !options.property_globs.empty()))
+    how.properties = verify::select_properties(options.property_globs, "--property");
   how.keep_items = !options.mutants.empty() && !problems.cases.empty();
 
   std::optional<Progress> progress;
@@ -132,6 +138,17 @@ void add_mutate(Command& app, int& status) {
   command->add_flag("--exhaustive", options->exhaustive,
                     "runs every mutant in every problem; else a mutant is done with a regime when it was found there");
   command->add_flag("--no-rules", options->no_rules, "leaves out the acceptance rules of others");
+  auto* properties = command->add_flag("--properties", options->properties,
+                                       "what no problem shows is looked for by properties too, and honest kernels have "
+                                       "to have them all. Default with the suites standard and full, unless --shape is "
+                                       "given");
+  auto* no_properties = command->add_flag("--no-properties", options->no_properties, "checks none");
+  properties->excludes(no_properties);
+  command
+      ->add_option("--property", options->property_globs,
+                   "only these properties (names or globs), on their own problems or on those of --case")
+      ->delimiter(',')
+      ->excludes(no_properties);
   command->add_option("--report", options->report, "directory for mutate.json and mutate.txt");
   const std::string honest_group = "False alarms";
   auto* honest = command
@@ -146,7 +163,7 @@ void add_mutate(Command& app, int& status) {
       ->needs(honest)
       ->group(honest_group);
   for (const char* name : {"--suite", "--eps", "--gate", "--regime", "--shape", "--case", "--mutant", "--list",
-                           "--minimal", "--no-rules", "--exhaustive"})
+                           "--minimal", "--no-rules", "--exhaustive", "--properties", "--no-properties", "--property"})
     honest->excludes(command->get_option(name));
   options->threads.add_to(*command);
   command->callback(

@@ -87,6 +87,7 @@ verify::Plan plan_suite(const Options& options, Isolation& isolation) {
   if (options.properties.empty())
     plan = verify::make_plan(kernels, options.problems.specs(), options.problems.cases.empty(),
                              options.fixed_convention());
+  verify::add_declined(plan);
   if (options.wants_properties())
     verify::add_properties(plan, kernels,
                            {verify::select_properties(options.properties, "--property"), options.problems.selection(),

@@ -21,6 +21,11 @@ enum class Status { PASS, FAIL, MISTRUSTED, SKIPPED, ERROR, TIMEOUT, STALE };
 std::string_view to_string(Status);
 Status parse_status(std::string_view text);
 
+/// Problems that a variant did not take, of those that were selected.
+struct Declined {
+  std::int64_t problems = 0, of = 0;
+};
+
 /// The verdict on one tensor of one case.
 struct Item {
   std::string variant, case_name, tensor;  ///< tensor: h, c_last, ..., dq, ..., dm_initial
@@ -38,6 +43,8 @@ struct Item {
   bool trivial = false;                ///< a tensor of zeros would pass
   bool zero_by_definition = false;     ///< all expected values are zero, so zeros are right; then trivial is set too
   bool not_finite = false;             ///< error_ratio was not, where it is absent: report.json has no number for it
+  /// That the variant did not take: the item is SKIPPED if its declaration rules them out, else an ERROR.
+  std::optional<Declined> declined;
   /// Whether the status is the one that is recorded for the item (--expect): a failure then alarms nobody, and a PASS
   /// that is not does. Absent: nothing was compared.
   std::optional<bool> as_expected;

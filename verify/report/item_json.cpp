@@ -22,6 +22,14 @@ bool flag_of(const Json& object, const char* key) {
   return value.get<bool>();
 }
 
+Declined declined_of(const Json& object) {
+  const Json& value = member_of(object, "declined");
+  const bool good = value.is_array() && value.size() == 2 && value[0].is_number_integer() &&
+                    value[1].is_number_integer() && value[0] >= 1 && value[0] <= value[1];
+  if (!good) refuse_member("declined", value, "two integers: problems declined, and problems selected");
+  return {value[0].get<std::int64_t>(), value[1].get<std::int64_t>()};
+}
+
 // ---- words of earlier versions
 
 bool has(const std::string& text, std::string_view words) { return text.find(words) != std::string::npos; }
@@ -65,6 +73,7 @@ void put_facts(Json& object, const Item& item) {
   for (const auto& [key, member] : kFlags)
     if (item.*member) object[key] = true;
   if (!item.hides.empty()) object["hides"] = item.hides;
+  if (item.declined) object["declined"] = {item.declined->problems, item.declined->of};
   if (item.as_expected) object["as_expected"] = *item.as_expected;
 }
 
@@ -75,6 +84,7 @@ void get_facts(const Json& object, Item& item) {
   for (const auto& [key, member] : kFlags)
     if (object.contains(key)) item.*member = flag_of(object, key);
   if (object.contains("hides")) item.hides = texts_of(object, "hides");
+  if (object.contains("declined")) item.declined = declined_of(object);
   if (object.contains("as_expected")) item.as_expected = flag_of(object, "as_expected");
 }
 

@@ -61,6 +61,9 @@ inline bool is_property(const Item& item) { return !item.property.empty(); }
 /// verdict, that it is another one.
 bool alarms(const Item& item);
 
+/// Says which problems a variant did not take, as it declares: no verdict, and not counted as one.
+inline bool is_declined(const Item& item) { return item.declined && item.status == Status::SKIPPED; }
+
 /// Other than PASS, as recorded.
 bool is_expected_failure(const Item& item);
 

@@ -134,14 +134,14 @@ std::string failure(const Model& model, std::vector<const Entry*>& entries, bool
 
 std::string verdict(const Model& model) {
   std::map<std::string_view, std::size_t> counts;
-  std::set<std::string> skipped_variants;
+  std::set<std::string> skipped_variants, declining;
   std::set<std::string> cases, variants;
   std::size_t judged = 0, failed = 0;
   bool compared = false;
   for (const Entry& entry : model.entries) {
     ++counts[entry.shown()];
     if (!entry.judged()) {
-      skipped_variants.insert(entry.item.variant);
+      (is_declined(entry.item) ? declining : skipped_variants).insert(entry.item.variant);
       continue;
     }
     ++judged;
@@ -167,6 +167,9 @@ std::string verdict(const Model& model) {
   if (!skipped_variants.empty())
     text += fmt::format(" <strong>{} variant{} could not run here.</strong>", skipped_variants.size(),
                         skipped_variants.size() == 1 ? "" : "s");
+  if (!declining.empty())
+    text += fmt::format(" <strong>{} variant{} declined problems.</strong>", declining.size(),
+                        declining.size() == 1 ? "" : "s");
   text += "</p></div>\n<ul class=\"counts\" aria-label=\"Verdicts\">";
   const auto count = [&](std::string_view shown) {
     text += fmt::format(R"(<li class="{}"><span class="count">{}</span>{}</li>)", counts[shown] > 0 ? "some" : "zero",

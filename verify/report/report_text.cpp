@@ -37,13 +37,16 @@ struct Block {
   std::map<std::string, std::map<std::string, Cell>> rows;  ///< by convention, empty for outputs
 
   void add(const Item& item) {
+    if (is_declined(item)) return;
     items.push_back(item);
     if (item.status != Status::SKIPPED && !is_property(item)) rows[item.convention][item.tensor].add(item);
   }
 };
 
-std::string counts_of(const std::vector<Item>& items) {
+/// Without what is_declined.
+std::string counts_of(std::vector<Item> items) {
   std::vector<std::string> words;
+  std::erase_if(items, is_declined);
   for (const auto& [status, n] : count_statuses(items))
     if (n > 0) words.push_back(fmt::format("{} {}", n, to_string(status)));
   return words.empty() ? "nothing judged" : fmt::format("{}", fmt::join(words, ", "));
@@ -181,7 +184,7 @@ std::string list_failures(const std::vector<Item>& items) {
   }
   for (const Item& item : items)
     if (item.status == Status::SKIPPED)
-      text += fmt::format("{:<10}  {}  {}{}\n", "SKIPPED", item.variant,
+      text += fmt::format("{:<10}  {}  {}{}\n", is_declined(item) ? "DECLINED" : "SKIPPED", item.variant,
                           is_property(item) ? item.case_name + ": " : std::string(), item.note);
   return text.empty() ? text : text + "\n";
 }
@@ -199,8 +202,11 @@ std::string summary_line(const std::vector<Item>& items) {
   std::string text = fmt::format("{} tensors judged: {}", judged, counts_of(items));
   if (const auto expected = std::count_if(items.begin(), items.end(), is_expected_failure); expected > 0)
     text += fmt::format(" ({} did not pass, as expected)", expected);
-  if (skipped > properties) text += fmt::format(" ({} variants were NOT run here)", skipped - properties);
+  const std::int64_t declined = std::count_if(items.begin(), items.end(), is_declined);
+  if (const std::int64_t absent = skipped - properties - declined; absent > 0)
+    text += fmt::format(" ({} variants were NOT run here)", absent);
   if (properties > 0) text += fmt::format(" (properties that do not apply: {})", properties);
+  if (declined > 0) text += fmt::format(" (variants that declined problems: {})", declined);
   return text;
 }
 

@@ -50,14 +50,22 @@ Item stopped(const ProblemSpec& spec, const Run& run, const std::string& propert
   return item;
 }
 
-Item skipped(const CannotRun& unit) {
+Item not_run(const CannotRun& unit) {
   Item item;
   item.variant = unit.kernel->info().key();
   item.case_name = unit.property.empty() ? std::string("all") : "property:" + unit.property;
   item.tensor = std::string("h");
-  item.status = Status::SKIPPED;
+  item.status = unit.admitted ? Status::ERROR : Status::SKIPPED;
   item.property = unit.property;
   item.note = unit.reason;
+  item.declined = unit.declined;
+  if (item.declined) item.case_name = unit.property.empty() ? "declined" : "property:" + unit.property + "/declined";
+  if (unit.admitted) {
+    item.check = "declined";
+    item.regime = unit.admitted->regime;
+    item.problem = unit.admitted;
+    item.repro = repro_line(*unit.admitted, {unit.kernel, {}}, unit.property);
+  }
   return item;
 }
 
@@ -212,7 +220,7 @@ std::vector<Record> run_unit(const Unit& unit, int threads, const SweepOptions& 
                               dtype = to_string(work.spec.problem.dtype);
                               return check_unit(work, threads, sweep);
                             },
-                            [&](const CannotRun& work) { return std::vector<Item>{skipped(work)}; }},
+                            [&](const CannotRun& work) { return std::vector<Item>{not_run(work)}; }},
                  unit.work);
   std::vector<Record> records;
   for (const Item& item : items) records.push_back({item, dtype, unit.index});

@@ -46,11 +46,13 @@ struct PropertyCheckup {
   std::string property;
 };
 
-/// A variant that this machine cannot run, or to which a property does not apply.
+/// A variant that this machine cannot run, to which a property does not apply, or which does not take some problems.
 struct CannotRun {
   const Kernel* kernel = nullptr;
-  std::string property;  ///< that does not apply; empty: nothing can run
+  std::string property;  ///< that does not apply, or whose problems they are; empty: nothing can run
   std::string reason;
+  std::optional<Declined> declined = {};
+  std::optional<ProblemSpec> admitted = {};  ///< the first of them, if the declaration admits them: that is an ERROR
 };
 
 /// The smallest piece of a sweep.
@@ -66,11 +68,43 @@ struct Unit {
 struct Plan {
   std::vector<Unit> units;
   std::vector<std::string> unselected;  ///< "<key>: <reason>": variants that support none of the problems
+  std::vector<CannotRun> declined;      ///< what variants did not take, no units: add_declined makes them such
   std::string id;                       ///< digest of everything that is planned
 };
 
 /// Appends a unit; its index and the plan's id follow.
 void extend(Plan& plan, decltype(Unit::work) work);
+
+/// Makes units of plan.declined, so that reports say what was not run.
+void add_declined(Plan& plan);
+
+/// Problems that one variant does not take.
+class Refusals {
+ public:
+  explicit Refusals(const Kernel& kernel) : kernel_(kernel) {}
+  void took() { ++selected_; }
+  /// `reason`: what the variant said of the problem.
+  void declined(const ProblemSpec& spec, const std::string& reason);
+  /// What to report: those that the declaration rules out, and those that it admits.
+  std::vector<CannotRun> report(const std::string& property = {}) const;
+
+ private:
+  /// Some problems that were declined alike.
+  struct Reason {
+    std::string text;  ///< as said of the first of them
+    std::int64_t problems = 0;
+  };
+  struct Group {
+    std::vector<std::pair<std::string, Reason>> reasons;  ///< by what makes them alike
+    std::int64_t problems = 0;
+    std::optional<ProblemSpec> first;
+    void add(const std::string& kind, const std::string& reason, const ProblemSpec& spec);
+    std::string text() const;
+  };
+  const Kernel& kernel_;
+  std::int64_t selected_ = 0;
+  Group ruled_out_, admitted_;
+};
 
 /// `spec` with a stabilizer_init that the variant has, where the outcome depends on it.
 ProblemSpec adapted(ProblemSpec spec, const VariantInfo& info);

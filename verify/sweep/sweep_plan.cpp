@@ -93,14 +93,18 @@ Plan make_plan(const std::vector<const Kernel*>& kernels, const std::vector<Prob
   }
   std::map<const Kernel*, std::string> first_refusal;
   std::map<const Kernel*, std::int64_t> taken;
+  std::map<const Kernel*, Refusals> refusals;
+  for (const Kernel* kernel : available) refusals.emplace(kernel, *kernel);
   for (const ProblemSpec& spec : specs) {
     for (const Kernel* kernel : available) {
       const ProblemSpec wanted = adapt ? adapted(spec, kernel->info()) : spec;
       if (const std::string reason = refusal(*kernel, wanted); !reason.empty()) {
         first_refusal.emplace(kernel, reason);
+        refusals.at(kernel).declined(wanted, reason);
         continue;
       }
       ++taken[kernel];
+      refusals.at(kernel).took();
       const auto [place, is_new] = unit_of_line.emplace(to_line(wanted), plan.units.size());
       if (is_new) plan.units.emplace_back().work = ProblemRuns{wanted, {}};
       auto& runs = std::get<ProblemRuns>(plan.units[place->second].work).runs;
@@ -109,6 +113,8 @@ Plan make_plan(const std::vector<const Kernel*>& kernels, const std::vector<Prob
       for (const Run& run : runs_of(*kernel, wanted, convention)) runs.push_back(run);
     }
   }
+  for (const Kernel* kernel : available)
+    for (CannotRun& declined : refusals.at(kernel).report()) plan.declined.push_back(std::move(declined));
   for (const Kernel* kernel : available)
     if (taken[kernel] == 0)
       plan.unselected.push_back(kernel->info().key() + ": " +

@@ -42,12 +42,15 @@ void add_properties(Plan& plan, const std::vector<const Kernel*>& kernels, const
     }
     for (const std::string& name : selection.names) {
       std::vector<std::string> reasons, taken;
+      Refusals refusals(*kernel);
       for (const ProblemSpec& candidate : candidates.at(name)) {
         const ProblemSpec spec = own ? reduced(candidate, info) : candidate;
         if (const std::string reason = property_refusal(name, *kernel, spec); !reason.empty()) {
           if (std::find(reasons.begin(), reasons.end(), reason) == reasons.end()) reasons.push_back(reason);
+          if (const std::string said = kernel->unsupported(spec.problem); !said.empty()) refusals.declined(spec, said);
           continue;
         }
+        refusals.took();
         // Two problems may become the same one for this variant.
         if (std::find(taken.begin(), taken.end(), to_line(spec)) != taken.end()) continue;
         taken.push_back(to_line(spec));
@@ -55,6 +58,9 @@ void add_properties(Plan& plan, const std::vector<const Kernel*>& kernels, const
       }
       if (taken.empty() && !reasons.empty())
         extend(plan, CannotRun{kernel, name, fmt::format("{}", fmt::join(reasons, "; "))});
+      // What the declaration rules out, own problems leave out too, or the property does not apply to it.
+      for (const CannotRun& declined : refusals.report(name))
+        if (declined.admitted) extend(plan, declined);
     }
   }
 }

@@ -71,11 +71,13 @@ void chunkwise_forward(const Context& c, const ForwardArgs& args, Index head, Me
     block_state(c, in, chunk * L, n, state(chunk), state(chunk + 1));
   }
 
+  if (c.has("scratch_in_library", "state")) c.library->pass_through(memory.workspace, (chunks + 1) * size);
   Matrix<Real> h(shape.S, shape.DHV);
   std::vector<Real> l(static_cast<std::size_t>(shape.S));
   for (Index chunk = 0; chunk < chunks; ++chunk)
     block_h(c, in, chunk * L, std::min(L, shape.S - chunk * L), state(state_read(c, chunk)), l.data(), h);
-  if (memory.saved != nullptr) {
+  const bool wants_states = args.c_last != nullptr || args.n_last != nullptr || args.m_last != nullptr;
+  if (memory.saved != nullptr && (wants_states || !c.has("saved_needs_last_states"))) {
     Real* const states = memory.saved + 2 * shape.S;
     std::copy_n(memory.workspace, chunks * size, states);
     if (c.has("saved_state_bfloat16")) round_all(Rounding::bfloat16, states, chunks * size);
@@ -114,7 +116,7 @@ void chunkwise_backward(const Context& c, const BackwardArgs& args, Index head, 
     const State<Real> before = c.has("backward_initial_ignored") && chunk == 0 ? zero : saved;
     const State<Real> after = c.has("dstate_dropped") ? zero : d_state(dstate_read(c, chunk, chunks));
     BlockGradients<Real>(c, in, given, chunk * L, steps(chunk), before, after)
-        .add_to(out, memory.workspace + (chunks_of(c.problem) + 1) * size);
+        .add_to(out, memory.workspace + (chunks_of(c.problem) + (c.has("workspace_overlaps") ? 0 : 1)) * size);
     after_product = out.after_product;
   }
   out.after_product = after_product;

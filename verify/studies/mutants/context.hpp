@@ -6,6 +6,7 @@
 
 #include "mlstm/problem.hpp"
 #include "studies/mutants/bugs.hpp"
+#include "studies/mutants/library.hpp"
 #include "studies/mutants/numeric.hpp"
 
 namespace mlstm::verify::planted {
@@ -15,6 +16,7 @@ struct Context {
   Bug bug;
   std::string_view target;                ///< the tensor that the bug is about, if it may be one or another
   bool raced = false;                     ///< whether a race is lost in this call
+  Library* library = nullptr;             ///< of the kernel
   bool rounded_gates = false;             ///< df from the sums of stored q·dq - k·dk, as published kernels do
   Rounding operand = Rounding::none;      ///< operands of matrix products
   Rounding accumulator = Rounding::none;  ///< their sums
@@ -54,8 +56,9 @@ inline Rounding rounding_of(DType dtype) {
   return dtype == DType::bfloat16 ? Rounding::bfloat16 : dtype == DType::float16 ? Rounding::float16 : Rounding::none;
 }
 
-inline Context context_of(const Problem& problem, Bug bug, std::string_view target, bool raced, bool rounded_gates) {
-  Context c{problem, bug, target, raced, rounded_gates};
+inline Context context_of(const Problem& problem, Bug bug, std::string_view target, bool raced, Library& library,
+                          bool rounded_gates) {
+  Context c{problem, bug, target, raced, &library, rounded_gates};
   c.operand = rounding_of(problem.dtype);
   const bool is_float32 = problem.dtype == DType::float32, is_float64 = problem.dtype == DType::float64;
   if (bug == "no_lift" && problem.dtype == DType::float16) c.operand = Rounding::float16_overflowing;

@@ -121,7 +121,8 @@ void store_gradients(const Context& c, const BackwardArgs& args, Index head, con
     Real dm_initial = walk_stabilizer(c, in.gates, dm, out);
     if (c.has("dm_initial_without_walk")) dm_initial = 0;
     if (problem.has_initial_state) {
-      if (exact && !c.has("initial_product_missing")) dm_initial += dot(out.before, in.initial, shape);
+      const bool unasked = c.has("initial_product_needs_dc_initial") && args.dc_initial == nullptr;
+      if (exact && !c.has("initial_product_missing") && !unasked) dm_initial += dot(out.before, in.initial, shape);
       store(c, args.dm_initial, "dm_initial", state, head, column(&dm_initial, 1));
     }
   }
@@ -132,6 +133,8 @@ void store_gradients(const Context& c, const BackwardArgs& args, Index head, con
     out.d_log_i[row] *= in.gates.slope_i[row];
     out.d_log_f[row] *= in.gates.slope_f[row];
   }
+  if (c.has("steps_of_forward"))
+    for (Index t = c.library->steps; t < shape.S; ++t) out.d_log_i[static_cast<std::size_t>(t)] = 0;
   store(c, args.dq, "dq", dtype, head, std::move(out.dq));
   store(c, args.dk, "dk", dtype, head, std::move(out.dk));
   store(c, args.dv, "dv", dtype, head, std::move(out.dv));

@@ -193,6 +193,7 @@ Real scale_of(const Context& c) {
   const Shape& shape = c.problem.shape;
   const Real scale = 1 / std::sqrt(static_cast<Real>(c.has("scale_of_value") ? shape.DHV : shape.DHQK));
   if (c.has("scale_missing")) return 1;
+  if (c.has("scale_in_library")) return static_cast<Real>(c.library->scale.load());
   if (c.has("scale_twice")) return scale * scale;
   return c.has("scale_bfloat16") ? rounded(Rounding::bfloat16, scale) : scale;
 }

@@ -34,11 +34,13 @@ void parallel_backward(const Context& c, const BackwardArgs& args, Index head, M
   load_saved_m(c, memory.saved, in.gates);
   const State<Real> last = State<Real>::at(memory.workspace, shape);
   const State<Real> before = State<Real>::at(memory.workspace + size, shape);
+  const std::vector<Real> left(memory.workspace, memory.workspace + size);
   const HeadCotangents<Real> given = load_cotangents(c, args, head, in, memory.saved, last);
   Gradients<Real> out(shape);
   std::vector<Real> nothing(static_cast<std::size_t>(size));
   const State<Real> initial = c.has("backward_initial_ignored") ? State<Real>::at(nothing.data(), shape) : in.initial;
   BlockGradients<Real>(c, in, given, 0, shape.S, initial, last).add_to(out, memory.workspace + 2 * size);
+  if (c.has("workspace_of_forward")) out.after_product = dot(last.C, left.data(), size);
   block_dstate(c, in, given, 0, shape.S, last, before);
   out.before = before;
   store_gradients(c, args, head, in, given.rows, out);

@@ -34,6 +34,7 @@ Denominator<Real> denominator(const Context& c, Real l, Real m) {
   if (c.has("eps_squared")) eps *= eps;
   if (c.has("eps_twice")) eps *= 2;
   if (c.has("eps_default")) eps = Real(1e-6);
+  if (c.has("eps_in_library")) eps = static_cast<Real>(c.library->eps.load());
   if (c.has("eps_of_zero_is_default") && c.is_single_step_without_eps()) eps = Real(1e-6);
   Real added = eps * scale;
   if (c.has("eps_unstabilized")) added = eps * floor;

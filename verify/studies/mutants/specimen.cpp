@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "studies/mutants/specimen.hpp"
 
+#include <cmath>
 #include <stdexcept>
 #include <utility>
 
@@ -89,8 +90,16 @@ void for_each_head(const Context& c, Formulation formulation, void* saved, void*
   const auto all = [&](auto zero) {
     using Real = decltype(zero);
     Real *const keep = static_cast<Real*>(saved), *const work = static_cast<Real*>(workspace);
-    for (Index head = 0; head < heads; ++head)
-      run(head, Memory<Real>{keep == nullptr ? nullptr : keep + head * kept, work + head * scratch});
+    const Index apart = kept - (c.has("saved_overlaps") ? 1 : 0);
+    const auto one = [&](Index head) {
+      run(head, Memory<Real>{keep == nullptr ? nullptr : keep + head * apart, work + head * scratch});
+    };
+    if (c.has("heads_by_counter")) {
+      c.library->next_head = 0;
+      for (Index head = c.library->next_head++; head < heads; head = c.library->next_head++) one(head);
+    } else {
+      for (Index head = 0; head < heads; ++head) one(head);
+    }
     if (c.has("written_past_end", "workspace") && scratch > 0) work[heads * scratch] = 0;
     if (c.has("written_past_end", "saved") && keep != nullptr && !backward) keep[heads * kept] = 0;
   };
@@ -133,7 +142,75 @@ std::size_t Specimen::workspace_size(const Problem& problem, bool backward) cons
 Context Specimen::context(const Problem& problem, bool backward) const {
   const bool in_this_direction = is_race_ && backward == (bug_ == "dk_tile_race");
   const bool raced = in_this_direction && loses_race(calls_++);
-  return context_of(problem, bug_, target_, raced, kind_.rounded_gates);
+  return context_of(problem, bug_, target_, raced, library_, kind_.rounded_gates);
+}
+
+namespace {
+
+std::string shape_key(const Shape& s) {
+  std::string key;
+  for (const std::int64_t n : {s.B, s.NH, s.S, s.DHQK, s.DHV}) key.append(std::to_string(n)).append(" ");
+  return key;
+}
+
+/// What the thread keeps for the kernel that ran last in it.
+Library::Bytes& of_thread() {
+  thread_local Library::Bytes memory;
+  return memory;
+}
+
+}  // namespace
+
+ForwardArgs Specimen::bent(const ForwardArgs& args) const {
+  ForwardArgs bent = args;
+  const bool needs_c = bug_ == "needs_c_last" && args.c_last == nullptr;
+  if (needs_c && target_ == "n_last") bent.n_last = nullptr;
+  if (needs_c && target_ == "m_last") bent.m_last = nullptr;
+  if (bug_ == "needs_n_last" && target_ == "c_last" && args.n_last == nullptr) bent.c_last = nullptr;
+  if (bug_ == "needs_m_last" && args.m_last == nullptr) bent.c_last = bent.n_last = nullptr;
+  if (bug_ == "state_updated_in_place" && args.c_last == nullptr) bent.c_last = const_cast<void*>(args.c_initial);
+  return bent;
+}
+
+void Specimen::after_forward(const Problem& problem, const ForwardArgs& args) const {
+  library_.steps = problem.shape.S;
+  library_.keep_keys(problem.shape, args.k);
+  const std::size_t bytes = saved_size(problem);
+  if (args.saved == nullptr || bytes == 0) return;
+  if (bug_ == "saved_in_library") library_.keep({}, args.saved, bytes);
+  if (bug_ == "saved_by_shape") library_.keep(shape_key(problem.shape), args.saved, bytes);
+  if (bug_ == "saved_on_stack") library_.push(args.saved, bytes);
+  if (bug_ == "saved_by_thread") {
+    const auto* const saved = static_cast<const std::byte*>(args.saved);
+    of_thread().assign(saved, saved + bytes);
+  }
+}
+
+BackwardArgs Specimen::bent(const Problem& problem, const BackwardArgs& args, Library::Bytes& memory) const {
+  BackwardArgs bent = args;
+  const bool no_dc = bug_ == "needs_c_last" && args.dc_last == nullptr;
+  if (no_dc && target_ == "dn_last") bent.dn_last = nullptr;
+  if (no_dc && target_ == "dm_last") bent.dm_last = nullptr;
+  if (bug_ == "needs_c_last" && target_ == "dm_initial" && args.dc_initial == nullptr) bent.dm_initial = nullptr;
+  if (bug_ == "needs_n_last" && target_ == "dc_last" && args.dn_last == nullptr) bent.dc_last = nullptr;
+  if (bug_ == "needs_n_last" && target_ == "dc_initial" && args.dn_initial == nullptr) bent.dc_initial = nullptr;
+  if (bug_ == "needs_dh" && args.dh == nullptr) bent.dc_last = bent.dn_last = bent.dm_last = nullptr;
+  if (bug_ == "keys_of_forward") bent.k = library_.keys(problem.shape, args.k);
+  const std::size_t bytes = saved_size(problem);
+  if (bug_ == "saved_in_library") memory = library_.kept({}, bytes);
+  if (bug_ == "saved_by_shape") memory = library_.kept(shape_key(problem.shape), bytes);
+  if (bug_ == "saved_on_stack") memory = library_.pop(bytes);
+  if (bug_ == "saved_by_thread") {
+    memory = of_thread();
+    memory.resize(bytes);
+  }
+  if (!memory.empty()) bent.saved = memory.data();
+  return bent;
+}
+
+void Specimen::begin_call(const Problem& problem) const {
+  library_.eps = problem.eps;
+  library_.scale = 1 / std::sqrt(static_cast<double>(problem.shape.DHQK));
 }
 
 void Specimen::require_supported(const Problem& problem) const {
@@ -144,15 +221,24 @@ void Specimen::require_supported(const Problem& problem) const {
 
 void Specimen::forward(const Problem& problem, const ForwardArgs& args) const {
   require_supported(problem);
-  const Context c = context(problem, false);
+  begin_call(problem);
+  Problem taken = problem;
+  if (bug_ == "eps_needs_saved" && args.saved == nullptr) taken.eps = 0;
+  Context c = context(taken, false);
+  if (bug_ == "state_bfloat16_without_saved" && args.saved == nullptr) c.state = Rounding::bfloat16;
+  const ForwardArgs taken_args = bent(args);
   for_each_head(c, kind_.formulation, args.saved, args.workspace, false,
-                [&](Index head, auto memory) { run_forward(kind_.formulation, c, args, head, memory); });
+                [&](Index head, auto memory) { run_forward(kind_.formulation, c, taken_args, head, memory); });
+  after_forward(problem, args);
 }
 
 void Specimen::backward_once(const Problem& problem, const BackwardArgs& args) const {
+  begin_call(problem);
   const Context c = context(problem, true);
-  for_each_head(c, kind_.formulation, const_cast<void*>(args.saved), args.workspace, true,
-                [&](Index head, auto memory) { run_backward(kind_.formulation, c, args, head, memory); });
+  Library::Bytes memory;
+  const BackwardArgs taken = bent(problem, args, memory);
+  for_each_head(c, kind_.formulation, const_cast<void*>(taken.saved), args.workspace, true,
+                [&](Index head, auto own) { run_backward(kind_.formulation, c, taken, head, own); });
 }
 
 void Specimen::backward(const Problem& problem, const BackwardArgs& args) const {

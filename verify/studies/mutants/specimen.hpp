@@ -39,13 +39,19 @@ class Specimen final : public Kernel {
  private:
   Context context(const Problem& problem, bool backward) const;
   void require_supported(const Problem& problem) const;
+  void begin_call(const Problem& problem) const;
   void backward_once(const Problem& problem, const BackwardArgs& args) const;
+  void after_forward(const Problem& problem, const ForwardArgs& args) const;
+  /// The arguments as the bug takes them. `memory` is for what it reads in place of the saved data.
+  ForwardArgs bent(const ForwardArgs& args) const;
+  BackwardArgs bent(const Problem& problem, const BackwardArgs& args, Library::Bytes& memory) const;
 
   const Kind& kind_;
   Bug bug_;
   std::string_view target_;
   bool is_race_ = false;
   VariantInfo info_;
+  mutable Library library_;                      ///< what bugs keep between calls
   mutable std::atomic<std::uint64_t> calls_{0};  ///< of the direction that a race is in
 };
 

@@ -58,7 +58,7 @@ template <class T, class Real>
 void write(const Context& c, void* tensor, std::string_view name, Index head, const Matrix<Real>& x) {
   T* const first = static_cast<T*>(tensor);
   T* const out = first + head * x.size();
-  const bool adds = c.has("output_added", name);
+  const bool adds = c.has("output_added", name) || c.has("added", name);
   for (Index at = 0; at < x.size(); ++at) {
     if (unwritten(c, name, at, x.rows(), x.cols())) continue;
     const Real value = x.data()[at];
@@ -73,6 +73,7 @@ template <class Real>
 void store(const Context& c, void* tensor, std::string_view name, DType dtype, Index head, Matrix<Real> x) {
   if (tensor == nullptr || (c.has("heads_beyond_65535_unwritten", name) && head > 0xffff)) return;
   spoil(c, name, head, x);
+  if (c.has("scratch_in_library", name)) c.library->pass_through(x.data(), x.size());
   switch (dtype) {
     case DType::float64:
       return write<double>(c, tensor, name, head, x);

@@ -16,6 +16,7 @@
 #include "report/report.hpp"
 #include "studies/mutation/rule_board.hpp"
 #include "studies/mutation/solved_unit.hpp"
+#include "sweep/sweep_properties.hpp"
 
 namespace mlstm::verify {
 namespace {
@@ -93,7 +94,7 @@ std::vector<Group> groups_of(const std::vector<Unit>& units, RuleScope scope) {
 class Mutation {
  public:
   Mutation(const std::vector<ProblemSpec>& specs, const MutationOptions& options)
-      : options_(options), subjects_(options), results_(subjects_.kernels.size()) {
+      : options_(options), specs_(specs), subjects_(options), results_(subjects_.kernels.size()) {
     plan_ = make_plan(subjects_.in_order(options), specs, options.adapt);
     groups_ = groups_of(plan_.units, RuleScope::suite);
     if (options.rules) {
@@ -118,10 +119,53 @@ class Mutation {
         if (options_.on_unit_done) options_.on_unit_done();
       }
     });
+    check_properties();
     return report();
   }
 
  private:
+  /// Properties on honest kernels, and on mutants that are still unknown: the interface's, which come last, first.
+  void check_properties() {
+    if (options_.properties.empty()) return;
+    std::vector<std::size_t> open;
+    for (std::size_t n = 0; n < results_.size(); ++n)
+      if (n >= options_.mutants.size() || !results_[n].detected()) open.push_back(n);
+    const std::vector<std::string> names(options_.properties.rbegin(), options_.properties.rend());
+    parallel_for(static_cast<std::int64_t>(open.size()), options_.threads, [&](std::int64_t n) {
+      const std::size_t subject = open[static_cast<std::size_t>(n)];
+      const bool honest = subject >= options_.mutants.size();
+      Plan plan;
+      PropertySelection selection{.names = names};
+      if (!options_.adapt) selection.cases = specs_;
+      add_properties(plan, {subjects_.kernels[subject]}, selection);
+      SweepOptions sweep;
+      sweep.runner = options_.runner;
+      sweep.threads = 1;
+      for (const Unit& unit : plan.units) {
+        if (unit.cannot_run() != nullptr) continue;
+        const std::vector<Record> records = run_sweep({unit}, sweep);
+        const std::lock_guard lock(mutex_);
+        if (add(subject, records) && !honest) break;
+      }
+    });
+  }
+
+  /// What a check of a property gave; true if it has found something.
+  bool add(std::size_t subject, const std::vector<Record>& records) {
+    MutantResult& mine = results_[subject];
+    const bool honest = subject >= options_.mutants.size();
+    bool found = false;
+    for (const Record& record : records) {
+      const Item& item = record.item;
+      if (honest) verdicts_.add(kills(item));
+      if (!kills(item)) continue;
+      found = true;
+      if (!honest && !mine.by_property) mine.by_property = {item.property, *item.problem, describe(item)};
+      if (honest || options_.keep_items) mine.failures.push_back(item);
+    }
+    return found;
+  }
+
   /// Runs those that are not `dead` in this regime, and marks those that die.
   void run_unit(const Unit& unit, RuleScope scope, std::vector<bool>& dead, int threads) {
     const auto& [spec, runs] = *unit.problem();
@@ -243,7 +287,7 @@ class Mutation {
       result.mutant = options_.mutants[n];
       const bool real = result.mutant->equivalent.empty();
       counted.push_back(real && !result.outcomes.empty());
-      if (result.outcomes.empty())
+      if (result.outcomes.empty() && !result.by_property)
         report.unrun.push_back(result.mutant->name);
       else
         (real ? report.mutants : report.equivalent).push_back(std::move(result));
@@ -254,6 +298,7 @@ class Mutation {
   }
 
   const MutationOptions& options_;
+  const std::vector<ProblemSpec>& specs_;
   Subjects subjects_;
   Plan plan_, setting_;
   std::vector<Group> groups_;
@@ -279,7 +324,8 @@ std::string check_of(const Item& item) {
 }
 
 bool MutantResult::detected() const {
-  return std::any_of(outcomes.begin(), outcomes.end(), [](const Outcome& outcome) { return outcome.killed; });
+  return by_property.has_value() ||
+         std::any_of(outcomes.begin(), outcomes.end(), [](const Outcome& outcome) { return outcome.killed; });
 }
 
 const Outcome* MutationReport::evidence(const MutantResult& result) const {
@@ -368,8 +414,10 @@ std::vector<std::size_t> minimal_suite(const MutationReport& report) {
   return chosen;
 }
 
-std::string repro_line(const Mutant& mutant, const ProblemSpec& spec) {
-  return "mlstm mutate --mutant " + shell_word(mutant.name) + " --case \"" + to_line(spec) + "\"";
+std::string repro_line(const Mutant& mutant, const ProblemSpec& spec, std::string_view property) {
+  std::string line = "mlstm mutate --mutant " + shell_word(mutant.name);
+  if (!property.empty()) line.append(" --property ").append(property);
+  return line + " --case \"" + to_line(spec) + "\"";
 }
 
 }  // namespace mlstm::verify

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cases/problems.hpp"
@@ -38,11 +39,19 @@ struct Outcome {
 /// "repeat", "exception" or "timeout" for a run that produced nothing to judge.
 std::string check_of(const Item& item);
 
+/// A property that a mutant does not have.
+struct PropertyOutcome {
+  std::string property;  ///< "interleaving"
+  ProblemSpec spec;      ///< in which it shows
+  std::string finding;   ///< the verdict in words
+};
+
 /// How a mutant, or a specimen, fared.
 struct MutantResult {
   const Mutant* mutant = nullptr;  ///< null for a specimen
   const Kernel* kernel = nullptr;
   std::vector<Outcome> outcomes;                                  ///< one per problem that was run, in plan order
+  std::optional<PropertyOutcome> by_property;                     ///< of a mutant that no problem has killed
   std::map<std::string, std::map<std::string, Tally>> by_regime;  ///< regime -> check -> kills of runs
   std::vector<Item> failures;                                     ///< of a specimen, or if MutationOptions::keep_items
   bool detected() const;
@@ -89,6 +98,9 @@ struct MutationOptions {
   /// Runs every mutant in every problem. Else a mutant is done with a regime when a problem of it, tried in the order
   /// of their sizes, has killed it; what is detected is the same.
   bool exhaustive = false;
+  /// Properties to check (properties.hpp): all of them on the specimens; on mutants that no problem has killed, until
+  /// one finds it. On their own problems, or on `specs` if not `adapt`.
+  std::vector<std::string> properties;
   bool keep_items = false;                     ///< keep what failed, for a report on a few mutants
   std::function<void(std::int64_t)> on_total;  ///< number of units, before the first
   std::function<void()> on_unit_done;          ///< one call at a time
@@ -106,17 +118,17 @@ std::vector<ProblemSpec> published_setting();
 /// as many, then without those that turn out superfluous. Indices into report.problems, ascending.
 std::vector<std::size_t> minimal_suite(const MutationReport& report);
 
-/// The line that shows one mutant in one problem.
-std::string repro_line(const Mutant& mutant, const ProblemSpec& spec);
+/// The line that shows one mutant in one problem, or lacking one property.
+std::string repro_line(const Mutant& mutant, const ProblemSpec& spec, std::string_view property = {});
 
 /// The report for people.
 std::string to_text(const MutationReport& report);
 
 /// mutate.json: {"score", "detected", "count", "mutants": [{"name", "family", "module", "description", "detected",
-/// "by": {"problem", "check", "repro", "finding"} or null, "regimes": {regime: [problems that kill, problems]},
-/// "kills": {regime: {check: [kills, runs]}}}], "equivalent": [{"name", "description", "proof"}],
-/// "rules": [{"name", "description", "mutants": {scope: [found, of]}, "false_alarms": {scope: [rejected, of]}}],
-/// "false_alarms": {"verdicts", "not_passed", "items": [as in report.json]}, "minimal": [problem lines]}.
+/// "by": {"problem", "check", "repro", "finding"} or null, where "check" may be "property <name>", "regimes": {regime:
+/// [problems that kill, problems]}, "kills": {regime: {check: [kills, runs]}}}], "equivalent": [{"name", "description",
+/// "proof"}], "rules": [{"name", "description", "mutants": {scope: [found, of]}, "false_alarms": {scope: [rejected,
+/// of]}}], "false_alarms": {"verdicts", "not_passed", "items": [as in report.json]}, "minimal": [problem lines]}.
 std::string to_json(const MutationReport& report);
 
 }  // namespace mlstm::verify

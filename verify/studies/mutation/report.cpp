@@ -61,9 +61,15 @@ std::string evidence_text(const MutationReport& report) {
     for (const Outcome& outcome : result.outcomes) killed.add(outcome.killed);
     const Outcome* const evidence = report.evidence(result);
     text += fmt::format("{:<{}}  {:<24} ", result.mutant->name, width, fraction(killed) + " problems");
-    text += evidence == nullptr ? "NOT DETECTED: " + result.mutant->description + "\n"
-                                : fmt::format("{}\n{:>{}}{}\n", evidence->check, "", width + 2,
-                                              repro_line(*result.mutant, problem_of(report, *evidence)));
+    const auto shown = [&](const std::string& check, const std::string& repro) {
+      return fmt::format("{}\n{:>{}}{}\n", check, "", width + 2, repro);
+    };
+    if (evidence != nullptr)
+      text += shown(evidence->check, repro_line(*result.mutant, problem_of(report, *evidence)));
+    else if (const auto& by = result.by_property)
+      text += shown("property " + by->property, repro_line(*result.mutant, by->spec, by->property));
+    else
+      text += "NOT DETECTED: " + result.mutant->description + "\n";
   }
   return text + "\n";
 }
@@ -103,6 +109,7 @@ std::string checks_text(const MutationReport& report) {
     for (const auto& [regime, tallies] : result.by_regime)
       for (const auto& [check, tally] : tallies)
         if (tally.found > 0) checks.insert(check);
+    if (result.by_property) checks.insert("property " + result.by_property->property);
     for (const std::string& check : checks) ++killed[check];
     if (checks.size() == 1) ++alone[*checks.begin()];
   }
@@ -155,6 +162,11 @@ Json mutant_object(const MutationReport& report, const MutantResult& result) {
                         {"check", evidence->check},
                         {"repro", repro_line(mutant, spec)},
                         {"finding", to_utf8(evidence->finding)}};
+  } else if (const auto& by = result.by_property) {
+    object["by"] = Json{{"problem", case_name(by->spec)},
+                        {"check", "property " + by->property},
+                        {"repro", repro_line(mutant, by->spec, by->property)},
+                        {"finding", to_utf8(by->finding)}};
   } else {
     object["by"] = nullptr;
   }
@@ -202,6 +214,9 @@ std::string to_text(const MutationReport& report) {
   const Tally score = report.score();
   text += fmt::format("{} planted bugs detected ({}) in {} problems", fraction(score), percent(score),
                       report.problems.size());
+  const auto by_properties = std::count_if(report.mutants.begin(), report.mutants.end(),
+                                           [](const MutantResult& result) { return result.by_property.has_value(); });
+  if (by_properties > 0) text += fmt::format(", {} of them by properties alone", by_properties);
   if (report.verdicts.runs > 0)
     text += fmt::format("; false alarms: {} verdicts on honest kernels", fraction(report.verdicts));
   return text + "\n";
