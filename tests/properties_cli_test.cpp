@@ -107,3 +107,27 @@ BOOST_FIXTURE_TEST_CASE(bad_arguments_are_named, Workplace) {
     BOOST_TEST(contains(result.err, message), result.err);
   }
 }
+
+// Through worker processes: what null arguments and company are has to come across.
+BOOST_FIXTURE_TEST_CASE(a_plugin_that_shares_what_belongs_to_a_call_fails, Workplace) {
+  const auto verify = [&](const std::string& what, const std::string& properties) {
+    return shell("MLSTM_TEST_SHARES=" + what +
+                 " " MLSTM_BINARY_DIR "/bin/mlstm verify --plugin " MLSTM_BINARY_DIR
+                 "/plugins/libsharing.so --property '" +
+                 properties + "'");
+  };
+  const std::string all = "null_arguments,interleaving,concurrency";
+  BOOST_TEST(verify("nothing", all).status == 0);
+  const auto fails = [&](const std::string& what, const std::string& property, const std::string& words) {
+    const Result result = verify(what, property);
+    BOOST_TEST(result.status == 1, what);
+    BOOST_TEST(contains(result.out, words), result.out);
+  };
+  fails("outputs", "null_arguments", "c_last[0,0,0,0] was not written");
+  fails("gradients", "null_arguments", "dc_initial[0,0,0,0] was not written");
+  fails("library", "interleaving", "backward after another call's forward (a problem of B=");
+  fails("thread", "interleaving", "backward in another thread, from moved memory, after another call (a problem of B=");
+  fails("workspace", "concurrency", "beside calls in another thread (a problem of B=");
+  BOOST_TEST(verify("workspace", "null_arguments,interleaving,determinism").status == 0);
+  BOOST_TEST(verify("library", "determinism").status == 0);
+}

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest-labels: unit
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <atomic>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "cases/problems.hpp"
 #include "fake_kernels.hpp"
@@ -173,6 +179,90 @@ BOOST_AUTO_TEST_CASE(repeats_find_a_result_that_rarely_differs) {
       run_kernel(kernel, c, Convention::detached, {.repeats = 5}), std::runtime_error,
       [](const std::runtime_error& error) { return contains(error.what(), "h[0,0,1,2] differs from run to run"); });
   BOOST_TEST(calls == 4);
+}
+
+BOOST_AUTO_TEST_CASE(what_is_null_is_not_given_and_not_returned) {
+  const Case c = small_case(",dtype=float32,last_state_cotangents=1");
+  const Case only_h = small_case(",dtype=float32");
+  bool forward_was_right = false, backward_was_right = false;
+  DamagedKernel kernel = copies({.forward =
+                                     [&](const Problem&, const ForwardArgs& args) {
+                                       forward_was_right = args.n_last == nullptr && args.c_last != nullptr &&
+                                                           args.m_last != nullptr && args.h != nullptr;
+                                     },
+                                 .backward =
+                                     [&](const Problem&, const BackwardArgs& args) {
+                                       backward_was_right = args.dm_initial == nullptr && args.dc_initial != nullptr &&
+                                                            args.dc_last == nullptr && args.dn_last != nullptr &&
+                                                            args.dh != nullptr && args.m_initial != nullptr;
+                                     }});
+  kernel.change().last_state_cotangents = true;
+  const KernelData data = run_kernel(kernel, c, Convention::detached, {.nulls = {"n_last", "dm_initial", "dc_last"}});
+  BOOST_TEST(forward_was_right);
+  BOOST_TEST(backward_was_right);
+  BOOST_TEST(!data.outputs.contains("n_last"));
+  BOOST_TEST(!data.gradients.contains("m_initial"));
+  BOOST_TEST(data.outputs.size() == 3u);
+  BOOST_TEST(data.gradients.size() == 7u);
+}
+
+namespace {
+
+KernelData run_in(Company company, const Kernel& kernel) {
+  const auto other = std::make_shared<const Case>(make_case(parse_spec(
+      "regime=standard,B=2,NH=1,S=5,DHQK=2,DHV=4,L=2,stabilizer_init=neg_inf,initial_states=1,dtype=float32")));
+  return run_kernel(kernel, small_case(",dtype=float32"), Convention::detached, {.company = company, .other = other});
+}
+
+/// A copying kernel that notes its calls: "f3" is forward of S = 3, "b3" its backward.
+struct Noted {
+  std::string calls;
+  std::vector<const void*> keys;
+  std::vector<std::thread::id> threads;
+  DamagedKernel kernel =
+      copies({.forward = [this](const Problem& p, const ForwardArgs& args) { note('f', p, args.k); },
+              .backward = [this](const Problem& p, const BackwardArgs& args) { note('b', p, args.k); }});
+
+  void note(char direction, const Problem& problem, const void* k) {
+    calls += fmt::format("{}{} ", direction, problem.shape.S);
+    keys.push_back(k);
+    threads.push_back(std::this_thread::get_id());
+  }
+  KernelData run(Company company) { return run_in(company, kernel); }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(company_is_kept_in_the_stated_order) {
+  Noted interleaved;
+  interleaved.run(Company::interleaved);
+  BOOST_TEST(interleaved.calls == "f3 b3 f3 f5 b3 ");  // first alone
+  Noted moved;
+  moved.run(Company::moved);
+  BOOST_TEST(moved.calls == "f3 b3 f3 f5 b5 b3 ");
+  BOOST_TEST(moved.keys.back() != moved.keys[2]);
+  BOOST_TEST((moved.threads.back() != moved.threads[2]));
+  Noted streams;
+  streams.run(Company::streams);
+  BOOST_TEST(streams.calls.starts_with("f3 b3 f3 f5 f3 f5 f3 f5 "));
+  BOOST_TEST(contains(streams.calls, " f3 f5 b3 b5 b3 b5 "));
+}
+
+BOOST_AUTO_TEST_CASE(in_company_the_answer_is_the_one_that_differs) {
+  static std::atomic<std::int64_t> others;  // of the other problem so far
+  const auto misdeed = [](const Problem& p, const ForwardArgs& args) {
+    if (p.shape.S != 3) ++others;
+    if (p.shape.S == 3 && others > 0) *floats(args.h) = 77;
+  };
+  for (const Company company : {Company::interleaved, Company::moved, Company::streams, Company::threads}) {
+    others = 0;
+    const double first = run_in(company, copies({.forward = misdeed})).outputs.at("h").flat(0);
+    // interleaved and moved call forward of this one first
+    const bool comes_first = company == Company::interleaved || company == Company::moved;
+    BOOST_TEST((first == 77) == !comes_first);
+  }
+  BOOST_CHECK_THROW(run_kernel(copies(), small_case(), Convention::detached, {.company = Company::moved}),
+                    std::logic_error);
 }
 
 BOOST_AUTO_TEST_CASE(unguarded_buffers_are_left_to_a_sanitizer) {

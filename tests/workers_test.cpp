@@ -141,6 +141,23 @@ BOOST_AUTO_TEST_CASE(a_worker_gives_what_run_kernel_gives) {
   BOOST_TEST(runs > 20);
 }
 
+BOOST_AUTO_TEST_CASE(null_arguments_and_company_come_across) {
+  WorkerPool pool({});
+  const Kernel& kernel = *find_kernel("chunkwise--native_eigen_ownbw");
+  const Case c = case_of("dtype=float32,S=9,DHQK=4,DHV=3,L=4,initial_states=1,last_state_cotangents=1");
+  const auto other = std::make_shared<const Case>(
+      case_of("dtype=float32,S=5,DHQK=4,DHV=7,L=4,initial_states=1,last_state_cotangents=1"));
+  std::vector<RunOptions> all{{.nulls = {"c_last", "dn_initial", "dh"}}};
+  for (const Company company : {Company::interleaved, Company::moved, Company::streams, Company::threads})
+    all.push_back({.nulls = {"m_last"}, .company = company, .other = other});
+  for (const RunOptions& how : all) {
+    const KernelData there = pool.run(kernel, c, Convention::exact, how),
+                     here = run_kernel(kernel, c, Convention::exact, how);
+    BOOST_TEST(test::same(there.outputs, here.outputs));
+    BOOST_TEST(test::same(there.gradients, here.gradients));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(refusals_and_findings_come_across) {
   WorkerPool pool({});
   const Kernel& step = *find_kernel("recurrent--step_fused_eigen");

@@ -20,6 +20,17 @@
  * Memory. The caller allocates everything: inputs, outputs, `saved` (what forward leaves for backward) and `workspace`.
  * Pointers are to memory of the declared device: host memory, or memory of the current CUDA device. All are aligned to
  * 256 bytes. A kernel writes only through pointers that are not const, and reads only what it was given or has written.
+ * Outputs are overwritten, whatever they held; workspace holds nothing before a call, and nothing after it.
+ *
+ * Null. Each of c_last, n_last, m_last, dc_initial, dn_initial and dm_initial may be null by itself, whatever else is:
+ * not wanted, though states may be given. Each of dh, dc_last, dn_last and dm_last may be: it counts as zeros. The
+ * given initial states are null together. `saved` is null if no backward follows. All else is never null, and no result
+ * depends on what else is asked for.
+ *
+ * Calls. All that backward needs of its forward is in its arguments: the values of that forward, perhaps at other
+ * addresses, in another thread, and after other calls of this kernel. Calls whose buffers do not overlap may run at the
+ * same time, in several threads and on several streams of one thread: a kernel writes no memory of the library's, such
+ * as a static workspace, that another call might read.
  *
  * Tensors are row-major and contiguous:
  *     q, k (B,NH,S,DHQK)    v, h (B,NH,S,DHV)    i, f (B,NH,S)
@@ -29,7 +40,7 @@
  * With the sigmoid gate there is no m: its pointers are null.
  *
  * Errors. A function that fails returns a number other than 0 and says why in `message` (at most message_size bytes,
- * including the terminating 0). No exception may leave a function. Functions may be called from several threads.
+ * including the terminating 0). No exception may leave a function.
  *
  * Growth. Structures begin with their size, as known to the side that fills them, and grow at the end only. What a
  * plugin does not fill counts as 0, which means "none" or "no limit".
@@ -92,7 +103,7 @@ typedef struct mlstm_forward_args {
   const void *q, *k, *v, *i, *f;
   const void *c_initial, *n_initial, *m_initial; /* null: none given */
   void* h;
-  void *c_last, *n_last, *m_last; /* null: not wanted */
+  void *c_last, *n_last, *m_last; /* null, each by itself: not wanted */
   void* saved;                    /* null if no backward follows, or if its size is 0 */
   void* workspace;                /* null if its size is 0; contents undefined */
   void* stream;                   /* cudaStream_t; null on the CPU */
@@ -105,9 +116,9 @@ typedef struct mlstm_backward_args {
   const void *c_initial, *n_initial, *m_initial;
   const void* h;     /* as forward wrote it */
   const void* saved; /* as forward wrote it */
-  const void* dh;    /* cotangents; null: zero */
+  const void* dh;    /* cotangents; null, each by itself: zero */
   const void *dc_last, *dn_last, *dm_last;
-  void *dq, *dk, *dv, *di, *df;
+  void *dq, *dk, *dv, *di, *df;               /* never null */
   void *dc_initial, *dn_initial, *dm_initial; /* null: not wanted */
   void* workspace;
   void* stream;
@@ -131,8 +142,9 @@ struct mlstm_kernel {
   mlstm_size_limit S, L, DHQK, DHV; /* L matters to chunkwise kernels only */
   const void* user;                 /* for the plugin's own use */
 
-  /* Asked for problems within the declaration. 0: can be run; else it is skipped, for the reason in `message`. May be
-   * null. */
+  /* Asked for problems within the declaration. 0: can be run. Else it is not run, and reported as an ERROR with the
+   * reason in `message`, since the declaration admits it: for sizes that no declaration can rule out, such as more
+   * blocks than a launch takes. May be null. */
   int (*supports)(const mlstm_kernel*, const mlstm_problem*, char* message, size_t message_size);
   /* Bytes. May be null: 0. */
   size_t (*saved_size)(const mlstm_kernel*, const mlstm_problem*);

@@ -428,8 +428,8 @@ class Pair {
     std::thread beside([&] {
       try {
         do {
-          is_running = true;
           others(1)->results();
+          is_running = true;
         } while (!is_done);
       } catch (...) {
         error = std::current_exception();
