@@ -65,6 +65,7 @@ void put_facts(Json& object, const Item& item) {
   for (const auto& [key, member] : kFlags)
     if (item.*member) object[key] = true;
   if (!item.hides.empty()) object["hides"] = item.hides;
+  if (!item.exposed.empty()) object["exposed"] = item.exposed;
   if (item.as_expected) object["as_expected"] = *item.as_expected;
 }
 
@@ -75,6 +76,7 @@ void get_facts(const Json& object, Item& item) {
   for (const auto& [key, member] : kFlags)
     if (object.contains(key)) item.*member = flag_of(object, key);
   if (object.contains("hides")) item.hides = texts_of(object, "hides");
+  if (object.contains("exposed")) item.exposed = texts_of(object, "exposed");
   if (object.contains("as_expected")) item.as_expected = flag_of(object, "as_expected");
 }
 
