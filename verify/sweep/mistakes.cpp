@@ -256,22 +256,32 @@ Match compare(const JudgedTensor& judged, const Array& guess) {
   return result;
 }
 
-/// `c` with operands of products rounded to `operand`, where they are inputs.
-Guess rounded_operands(const Case& c, DType operand, int threads) {
-  return answer_to(c, threads, [operand](Case& d) {
-    const auto round = [operand](Array& array) {
-      for (double& value : array) value = round_to(operand, value);
+enum class Rounding { to_nearest, toward_zero };
+
+double rounded(double value, DType dtype, Rounding rounding) {
+  if (rounding == Rounding::to_nearest) return round_to(dtype, value);
+  int exponent = 0;
+  const double fraction = std::frexp(value, &exponent);
+  const int bits = -std::ilogb(unit_roundoff(dtype));
+  return std::ldexp(std::trunc(std::ldexp(fraction, bits)), exponent - bits);
+}
+
+/// The right answer where those operands of products that are inputs are rounded.
+ReferenceData rounded_operands(const Case& c, DType operand, Rounding rounding, int threads) {
+  return answer_to(c, threads, [operand, rounding](Case& d) {
+    const auto round = [&](Array& array) {
+      for (double& value : array) value = rounded(value, operand, rounding);
     };
     for (const char* name : {"q", "k", "v"}) round(d.inputs.at(name));
     if (const auto dh = d.cotangents.find("h"); dh != d.cotangents.end()) round(dh->second);
-  });
+  })();
 }
 
 /// Whether the errors of a tensor are those of products with operands in a coarser format: within its bound (`wide`),
 /// in nearly all elements, not all far smaller than the bound, with a mean near zero, and correlated with the part of
 /// them that is known, that of the inputs (`guess`). Other coarse errors have the size, but not the correlation.
 bool is_rounded(const JudgedTensor& wide, const Array& guess) {
-  constexpr double least_correlation = 0.3, smallest = 1.0 / 20, still_an_error = 1e-3;
+  constexpr double least_correlation = 0.5, smallest = 1.0 / 20, still_an_error = 1e-3;
   if (locate(wide).failing > 0) return false;
   std::int64_t elements = 0, wrong = 0;
   double ee = 0, eg = 0, gg = 0, sum = 0, largest = 0;
@@ -318,54 +328,67 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
     double residual = 0;
   };
   std::vector<Found> found;
-  const bool outputs_pass =
-      std::all_of(failing.begin(), failing.end(), [](const Item* item) { return !item->convention.empty(); });
   for (const Mistake& mistake : mistakes_of(c, reference, threads)) {
     const ReferenceData guess = mistake.guess();
-    Found entry{mistake.name, {}};
-    std::int64_t elements = 0, missed = 0;
-    for (const Item* item : failing) {
-      const Array* const answer = answer_in(guess, *item);
-      if (answer == nullptr) continue;
-      const Match result = compare(judged_tensor(c, reference, bounds, *item), *answer);
-      if (!result.explains) {
-        ++missed;
-        continue;
+    // Where what is right contradicts it, it may have been made in a part of the computation alone.
+    struct Part {
+      const char* name;
+      bool (*holds)(const Item&);
+    };
+    constexpr Part parts[] = {
+        {"", [](const Item&) { return true; }},
+        {", in the backward pass alone", [](const Item& item) { return !item.convention.empty(); }},
+        {", in h alone", [](const Item& item) { return item.tensor == "h"; }}};
+    for (const Part& part : parts) {
+      Found entry{mistake.name + part.name, {}};
+      std::int64_t elements = 0, missed = 0;
+      bool fails_elsewhere = false;
+      for (const Item* item : failing) {
+        fails_elsewhere |= item->convention.empty() && !part.holds(*item);
+        const Array* const answer = part.holds(*item) ? answer_in(guess, *item) : nullptr;
+        if (answer == nullptr) continue;
+        const Match result = compare(judged_tensor(c, reference, bounds, *item), *answer);
+        if (!result.explains) {
+          ++missed;
+          continue;
+        }
+        entry.tensors.push_back(item->tensor);
+        entry.residual += result.residual;
+        elements += result.elements;
       }
-      entry.tensors.push_back(item->tensor);
-      entry.residual += result.residual;
-      elements += result.elements;
-    }
-    // What it would get wrong, and is right.
-    bool contradicted = false, of_outputs = false;
-    for (const Item* item : passing)
-      if (const Array* const answer = answer_in(guess, *item);
-          answer != nullptr && compare(judged_tensor(c, reference, bounds, *item), *answer).tells)
-        (item->convention.empty() ? of_outputs : contradicted) = true;
-    if (of_outputs && outputs_pass) entry.name += ", in the backward pass alone";
-    contradicted |= of_outputs && !outputs_pass;
-    if (!contradicted && elements >= kSample && missed <= static_cast<std::int64_t>(entry.tensors.size()))
+      const bool contradicted = std::any_of(passing.begin(), passing.end(), [&](const Item* item) {
+        const Array* const answer = part.holds(*item) ? answer_in(guess, *item) : nullptr;
+        return answer != nullptr && compare(judged_tensor(c, reference, bounds, *item), *answer).tells;
+      });
+      if (contradicted || fails_elsewhere || elements < kSample ||
+          missed > static_cast<std::int64_t>(entry.tensors.size()))
+        continue;
       found.push_back(std::move(entry));
+      break;
+    }
   }
   const auto complete = [&](const Found& one) { return one.tensors.size() == failing.size(); };
   if (std::none_of(found.begin(), found.end(), complete))
-    for (const DType operand : {DType::tfloat32, DType::float16, DType::bfloat16}) {
+    for (const DType operand : {DType::float32, DType::tfloat32, DType::float16, DType::bfloat16}) {
       if (unit_roundoff(operand) <= unit_roundoff(declared.operand)) continue;
       Precision coarse = declared;
       coarse.operand = operand;
       const TensorMap wide = error_bounds(c, reference, coarse, threads);
-      const ReferenceData guess = rounded_operands(c, operand, threads)();
       Found entry{fmt::format("matrix products read {}", to_string(operand)), {}};
       for (const Item* item : failing) {
         const JudgedTensor judged = judged_tensor(c, reference, wide, *item);
         if (locate(judged).failing > 0) break;
         entry.tensors.push_back(item->tensor);
       }
-      const bool is_like = std::any_of(failing.begin(), failing.end(), [&](const Item* item) {
-        const Array* const answer = answer_in(guess, *item);
-        return answer != nullptr && is_rounded(judged_tensor(c, reference, wide, *item), *answer);
-      });
-      if (!complete(entry) || !is_like) continue;
+      if (!complete(entry)) continue;
+      const auto is_like = [&](Rounding rounding) {
+        const ReferenceData guess = rounded_operands(c, operand, rounding, threads);
+        return std::any_of(failing.begin(), failing.end(), [&](const Item* item) {
+          const Array* const answer = answer_in(guess, *item);
+          return answer != nullptr && is_rounded(judged_tensor(c, reference, wide, *item), *answer);
+        });
+      };
+      if (!is_like(Rounding::to_nearest) && !is_like(Rounding::toward_zero)) continue;
       found.push_back(std::move(entry));
       break;
     }

@@ -36,6 +36,12 @@ std::string between(const std::string& line, std::string_view before, std::strin
   return end == std::string::npos ? std::string() : line.substr(from, end - from);
 }
 
+/// What a note says of the gradient convention.
+std::string convention_in(const std::string& note) {
+  const std::string name = between(note, "this is the ", " gradient");
+  return name.empty() ? "" : "note: the " + name + " gradient";
+}
+
 /// What a line of an explanation claims; empty if nothing about the cause.
 std::string claim_in(const std::string& line, const std::string& tensor) {
   if (line.starts_with("as if: ")) return line.substr(0, line.find(": that would give"));
@@ -49,9 +55,9 @@ std::string claim_in(const std::string& line, const std::string& tensor) {
   return {};
 }
 
-Explanation explain_one(const Mutant& mutant, const ProblemSpec& spec) {
-  Explanation found;
-  found.mutant = &mutant;
+/// Adds what is claimed about the first run of the mutant on the problem that fails.
+void explain_on(Explanation& found, const ProblemSpec& spec) {
+  const Mutant& mutant = *found.mutant;
   const auto claim = [&](const std::string& text) {
     if (!text.empty() && std::find(found.claims.begin(), found.claims.end(), text) == found.claims.end())
       found.claims.push_back(text);
@@ -59,7 +65,7 @@ Explanation explain_one(const Mutant& mutant, const ProblemSpec& spec) {
   const Plan plan = make_plan({mutant.kernel}, {spec}, true);
   for (const Unit& unit : plan.units) {
     if (unit.problem() == nullptr) continue;
-    found.problem = to_line(unit.problem()->spec);
+    found.problems.push_back(to_line(unit.problem()->spec));
     Case c = make_case(unit.problem()->spec);
     reference::Options one_thread;
     one_thread.threads = 1;
@@ -77,16 +83,38 @@ Explanation explain_one(const Mutant& mutant, const ProblemSpec& spec) {
         fails = true;
         has_numbers |= item.error_ratio.has_value();
         if (!item.check.empty()) claim("check: " + item.check);
+        claim(convention_in(item.note));
         for (const std::string& line : lines_of(item.explanation)) claim(claim_in(line, item.tensor));
       }
       if (!fails) continue;
       if (has_numbers)
         for (const std::string& line : lines_of(look_into(*run.kernel, unit.problem()->spec, run.convention, sweep)))
           claim(claim_in(line, {}));
-      return found;
+      return;
     }
   }
-  return found;
+}
+
+/// The problem that shows a mutant best, and the largest ones that show it.
+std::vector<ProblemSpec> telling_problems(const MutationReport& report, const MutantResult& result) {
+  constexpr std::size_t most = 3;
+  const auto spec_of = [&](const Outcome& outcome) {
+    return report.problems[static_cast<std::size_t>(outcome.problem)];
+  };
+  const auto elements_of = [&](const Outcome& outcome) {
+    const Shape s = spec_of(outcome).problem.shape;
+    return s.heads() * s.S * (s.DHQK + s.DHV);
+  };
+  const Outcome* const evidence = report.evidence(result);
+  std::vector<const Outcome*> others;
+  for (const Outcome& outcome : result.outcomes)
+    if (outcome.killed && &outcome != evidence) others.push_back(&outcome);
+  std::stable_sort(others.begin(), others.end(),
+                   [&](const Outcome* a, const Outcome* b) { return elements_of(*a) > elements_of(*b); });
+  std::vector<ProblemSpec> specs{spec_of(*evidence)};
+  for (const Outcome* other : others)
+    if (specs.size() < most) specs.push_back(spec_of(*other));
+  return specs;
 }
 
 void judge_claims(Explanation& explanation) {
@@ -137,7 +165,8 @@ std::vector<Explanation> explain_mutants(const std::vector<ProblemSpec>& specs, 
   parallel_for(static_cast<std::int64_t>(found.size()), options.threads, [&](std::int64_t n) {
     const MutantResult& result = *found[static_cast<std::size_t>(n)];
     Explanation& mine = explanations[static_cast<std::size_t>(n)];
-    mine = explain_one(*result.mutant, report.problems[static_cast<std::size_t>(report.evidence(result)->problem)]);
+    mine.mutant = result.mutant;
+    for (const ProblemSpec& spec : telling_problems(report, result)) explain_on(mine, spec);
     judge_claims(mine);
     const std::lock_guard lock(mutex);
     if (options.on_unit_done) options.on_unit_done();

@@ -19,12 +19,12 @@ namespace mlstm::verify {
 enum class Explained { right, wrong, none };
 std::string_view to_string(Explained);
 
-/// What is claimed about the failures of one mutant in one problem.
+/// What is claimed about the failures of one mutant.
 struct Explanation {
   const Mutant* mutant = nullptr;
-  std::string problem;              ///< as --case takes it
-  std::vector<std::string> claims;  ///< "as if: eps is 0", "dq looks like: zero", "stage: n", "check: red zone", ...
-  std::vector<std::string> wrong;   ///< those that are not true of the bug
+  std::vector<std::string> problems;  ///< in which it was looked at, as --case takes them
+  std::vector<std::string> claims;    ///< "as if: eps is 0", "dq looks like: zero", "stage: n", "check: red zone", ...
+  std::vector<std::string> wrong;     ///< those that are not true of the bug
   Explained verdict = Explained::none;
   bool is_named = false;  ///< right by more than the stage that goes wrong first
 };
@@ -39,9 +39,9 @@ struct ExplanationOptions {
   std::function<void()> on_unit_done;          ///< one call at a time
 };
 
-/// Explains each mutant that is found in `specs`, in the problem that shows it best (MutationReport::evidence), under
-/// the first convention in which it fails. A claim is wrong unless true_claims has it; a mutant is explained wrongly
-/// if any claim is, rightly if there is one and none is.
+/// Explains each mutant that is found in `specs`, in the problem that shows it best (MutationReport::evidence) and in
+/// the two largest others that do, each under the first convention in which it fails. A claim is wrong unless
+/// true_claims has it; a mutant is explained wrongly if any claim is, rightly if there is one and none is.
 std::vector<Explanation> explain_mutants(const std::vector<ProblemSpec>& specs, const ExplanationOptions& options);
 
 /// A table in Markdown, by family, with the counts.
