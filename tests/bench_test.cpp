@@ -172,6 +172,63 @@ BOOST_AUTO_TEST_CASE(a_variant_that_is_wrong_has_no_speed) {
   BOOST_TEST(exit_status(std::vector{row}) == 1);
 }
 
+BOOST_AUTO_TEST_CASE(what_is_timed_is_verified) {
+  // wrong at the timed size alone
+  const auto wrong_head = [](std::int64_t head) {
+    return DamagedKernel({.forward = [head](const Problem& problem, const ForwardArgs& args) {
+      if (problem.shape.B > 1) static_cast<float*>(args.h)[head * problem.shape.S * problem.shape.DHV] += 1;
+    }});
+  };
+  for (const std::int64_t head : {2, 3}) {
+    const DamagedKernel kernel = wrong_head(head);
+    const BenchRow row = Bench(kTwice).run(task_of(kernel, {4, 1, 20, 8, 16}));
+    BOOST_CHECK(row.status == BenchStatus::NOT_VERIFIED);
+    BOOST_TEST(contains(row.note, "what was timed is wrong: head " + std::to_string(head) + " of 4: h: error_ratio"),
+               row.note);
+    BOOST_TEST((!row.forward && !row.forward_backward));
+  }
+  const auto late = [](const Damage& damage) {
+    const DamagedKernel kernel(damage);
+    return Bench(kTwice).run(task_of(kernel, {4, 1, 20, 8, 16}));
+  };
+  // right while it is warming up; then it does nothing, or something else in a head that is not judged
+  int calls = 0;
+  BenchRow row = late({.forward = [&calls](const Problem& problem, const ForwardArgs& args) {
+    if (problem.shape.B > 1 && ++calls > 2)
+      std::fill_n(static_cast<float*>(args.h), size_of("h", problem.shape), std::nanf(""));
+  }});
+  BOOST_CHECK(row.status == BenchStatus::NOT_VERIFIED);
+  BOOST_TEST(contains(row.note, "what was timed is wrong: head 2 of 4: h: "), row.note);
+  calls = 0;
+  row = late({.forward = [&calls](const Problem& problem, const ForwardArgs& args) {
+    if (problem.shape.B > 1) static_cast<float*>(args.h)[0] += static_cast<float>(++calls);
+  }});
+  BOOST_CHECK(row.status == BenchStatus::NOT_VERIFIED);
+  BOOST_TEST(row.note == "what was timed is not what a call by itself computes: h");
+  // a backward pass alone
+  row = late({.backward = [](const Problem& problem, const BackwardArgs& args) {
+    if (problem.shape.B > 1) static_cast<float*>(args.dk)[size_of("k", problem.shape) - 1] += 1;
+  }});
+  BOOST_CHECK(row.status == BenchStatus::NOT_VERIFIED);
+  BOOST_TEST(contains(row.note, "what was timed is wrong: head 3 of 4: dk"), row.note);
+  BOOST_TEST(exit_status(std::vector{row}) == 1);
+  // what writes nothing once it is warm leaves the poison
+  class Lazy : public DamagedKernel {
+   public:
+    Lazy() : DamagedKernel({}) {}
+    void forward(const Problem& problem, const ForwardArgs& args) const override {
+      if (problem.shape.B == 1 || ++calls_ <= 2) DamagedKernel::forward(problem, args);
+    }
+
+   private:
+    mutable int calls_ = 0;
+  };
+  const Lazy lazy;
+  row = Bench(kTwice).run(task_of(lazy, {4, 1, 20, 8, 16}));
+  BOOST_CHECK(row.status == BenchStatus::NOT_VERIFIED);
+  BOOST_TEST(contains(row.note, "what was timed is wrong: head 2 of 4: h: "), row.note);
+}
+
 BOOST_AUTO_TEST_CASE(an_error_while_timing_is_a_row_and_status_1) {
   const DamagedKernel kernel({.before_forward = [](Problem& problem, ForwardArgs&) {
     if (problem.shape.B > 1) throw std::runtime_error("launch failed");

@@ -169,6 +169,7 @@ BOOST_AUTO_TEST_CASE(facts_travel_as_fields) {
   item.check = "repeat";
   item.trivial = item.zero_by_definition = true;
   item.hides = {"zero", "shifted"};
+  item.exposed = {"files", "processes"};
   item.as_expected = false;
   const std::string text = to_json({item});
   const Json written = Json::parse(text).at("items").at(0);
@@ -183,6 +184,12 @@ BOOST_AUTO_TEST_CASE(facts_travel_as_fields) {
   BOOST_TEST(read.check == item.check);
   BOOST_TEST((read.trivial && read.zero_by_definition && read.not_finite));
   BOOST_TEST(read.hides == item.hides, boost::test_tools::per_element());
+  BOOST_TEST(read.exposed == item.exposed, boost::test_tools::per_element());
+  const std::string table = to_text({item}, GroupBy::variant);
+  BOOST_TEST(table.find("Exposed: what a kernel that means harm could have reached\n  files, those of this report") !=
+             std::string::npos);
+  BOOST_TEST(table.find("\n  other processes, ") != std::string::npos);
+  BOOST_TEST(table.find("verifier's memory") == std::string::npos);
   BOOST_TEST((read.as_expected == item.as_expected));
   BOOST_TEST(to_json({read}) == text);
   // Words in a note are no facts.

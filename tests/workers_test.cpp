@@ -4,23 +4,34 @@
 #define BOOST_TEST_NO_MAIN
 #include "runner/workers.hpp"
 
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/test/unit_test.hpp>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <new>
+#include <random>
 #include <set>
 #include <thread>
 
 #include "base/memory.hpp"
+#include "cases/case_file.hpp"
 #include "cases/problems.hpp"
 #include "fake_kernels.hpp"
 #include "mlstm/parallel_for.hpp"
+#include "runner/worker_process.hpp"
 #include "small_case.hpp"
 
 using namespace mlstm;
@@ -42,7 +53,11 @@ FakeKernel fake(const char* name, double (*deed)()) {
 
 bool is_sabotaged = false;  // in this process
 
-const FakeKernel pid = fake("pid", [] { return static_cast<double>(getpid()); });
+/// Which process it is. In namespaces of their own all have the same number.
+const FakeKernel pid = fake("pid", [] {
+  static const double number = std::random_device{}();
+  return number;
+});
 const FakeKernel saboteur = fake("saboteur", [] {
   is_sabotaged = true;
   return 1.0;
@@ -64,9 +79,119 @@ const FakeKernel thrower = fake("thrower", []() -> double { throw std::runtime_e
 const FakeKernel no_memory = fake("no_memory", []() -> double { throw std::bad_alloc(); });
 const FakeKernel fortytwo = fake("fortytwo", []() -> double { throw 42; });
 
+// ---- kernels that reach for the process which started their worker, for what MLSTM_TEST_TARGET says: its number, and
+// where in it a number is kept; or for the file MLSTM_TEST_FILE
+
+constexpr std::uint64_t kRight = 0x5217a3b4c5d6e7f8, kForged = 1;
+volatile std::uint64_t kept = kRight;  // stands for a verdict
+std::atomic<int> signals_taken = 0;
+
+struct Target {
+  pid_t process = -1;
+  std::uintptr_t address = 0;
+};
+
+Target target() {
+  Target found;
+  std::sscanf(std::getenv("MLSTM_TEST_TARGET"), "%d %lx", &found.process, &found.address);
+  return found;
+}
+
+void write_to_memory_file() {
+  const auto [process, address] = target();
+  const int file = open(("/proc/" + std::to_string(process) + "/mem").c_str(), O_RDWR);
+  if (file < 0) return;
+  (void)!pwrite(file, &kForged, sizeof kForged, static_cast<off_t>(address));
+  close(file);
+}
+
+void write_to_other_process() {
+  const auto [process, address] = target();
+  std::uint64_t forged = kForged;
+  const iovec from{&forged, sizeof forged}, to{reinterpret_cast<void*>(address), sizeof forged};
+  process_vm_writev(process, &from, 1, &to, 1, 0);
+}
+
+void trace_other_process() {
+  const auto [process, address] = target();
+  if (ptrace(PTRACE_ATTACH, process, nullptr, nullptr) != 0) return;
+  int status = 0;
+  waitpid(process, &status, __WALL);
+  ptrace(PTRACE_POKEDATA, process, address, kForged);
+  ptrace(PTRACE_DETACH, process, nullptr, nullptr);
+}
+
+/// The same by a process that has left its parent, and its session.
+void leave_it_to_a_grandchild() {
+  int ends[2];
+  if (pipe(ends) != 0) return;
+  if (const pid_t child = fork(); child == 0) {
+    const pid_t parent = getpid();
+    if (fork() == 0) {
+      setsid();
+      while (getppid() == parent) std::this_thread::sleep_for(1ms);
+      write_to_memory_file();
+      write_to_other_process();
+      trace_other_process();
+      (void)!write(ends[1], "x", 1);
+    }
+    _exit(0);
+  }
+  wait(nullptr);
+  char byte = 0;
+  close(ends[1]);
+  (void)!read(ends[0], &byte, 1);
+  close(ends[0]);
+}
+
+template <void (*deed)()>
+double harmless() {
+  deed();
+  return 1.0;
+}
+
+const FakeKernel forger_by_file = fake("forger_by_file", harmless<write_to_memory_file>);
+const FakeKernel forger_by_vm = fake("forger_by_vm", harmless<write_to_other_process>);
+const FakeKernel forger_by_trace = fake("forger_by_trace", harmless<trace_other_process>);
+const FakeKernel forger_by_grandchild = fake("forger_by_grandchild", harmless<leave_it_to_a_grandchild>);
+const FakeKernel signaller = fake("signaller", [] {
+  kill(target().process, SIGUSR1);
+  return 1.0;
+});
+const FakeKernel overwriter = fake("overwriter", [] {
+  const std::string path = std::getenv("MLSTM_TEST_FILE");
+  std::ofstream(path) << "forged";
+  std::ofstream(path + ".new") << "forged";
+  std::error_code ignored;
+  std::filesystem::rename(path + ".new", path, ignored);
+  std::filesystem::remove(path, ignored);
+  return 1.0;
+});
+/// 1 if it can use a temporary file, and devices.
+const FakeKernel honest_writer = fake("honest_writer", [] {
+  std::FILE* const file = std::fopen((std::filesystem::temp_directory_path() / "x").c_str(), "w+");
+  std::ofstream nothing("/dev/null"), shared("/dev/shm/mlstm_workers_test");
+  const bool good = file != nullptr && (nothing << "x").flush() && (shared << "x").flush();
+  if (file != nullptr) std::fclose(file);
+  std::filesystem::remove("/dev/shm/mlstm_workers_test");
+  return good ? 1.0 : 0.0;
+});
+/// 0 if this process has no capabilities, and cannot have any.
+const FakeKernel privileged = fake("privileged", [] {
+  std::ifstream status("/proc/self/status");
+  double found = 0;
+  for (std::string key, value; status >> key >> value; status.ignore(1 << 20, '\n'))
+    if (key == "CapPrm:" || key == "CapEff:" || key == "CapAmb:")
+      found += std::stoull(value, nullptr, 16) == 0 ? 0 : 1;
+    else if (key == "NoNewPrivs:")
+      found += value == "1" ? 0 : 10;
+  return found;
+});
+
 const Kernel* find(std::string_view key) {
   for (const FakeKernel* one :
-       {&pid, &saboteur, &innocent, &guilty, &sleeper, &printer, &thrower, &no_memory, &fortytwo})
+       {&pid, &saboteur, &innocent, &guilty, &sleeper, &printer, &thrower, &no_memory, &fortytwo, &forger_by_file,
+        &forger_by_vm, &forger_by_trace, &forger_by_grandchild, &signaller, &overwriter, &honest_writer, &privileged})
     if (one->info().key() == key) return one;
   return find_kernel(key);
 }
@@ -102,7 +227,12 @@ bool begins(const std::string& text, const std::string& begin) { return text.rfi
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::strcmp(argv[1], "worker") == 0) return worker_main({}, find);
+  if (argc > 2 && std::strcmp(argv[1], "worker") == 0) {
+    if (std::strcmp(argv[2], "--probe") == 0) return probe_main();
+    WorkerLimits limits;
+    for (int n = 2; n < argc; ++n) std::sscanf(argv[n], "--without=%lu", &limits.without);
+    return worker_main(limits, find);
+  }
   return boost::unit_test::unit_test_main([] { return true; }, argc, argv);
 }
 
@@ -249,6 +379,115 @@ BOOST_AUTO_TEST_CASE(threads_use_workers_of_their_own_and_none_outlives_the_pool
     BOOST_TEST(has_children());
   }
   BOOST_TEST(!has_children());
+}
+
+namespace {
+
+/// Parts of Confinement that this system has.
+std::uint32_t available() {
+  static const std::uint32_t found = kAllConfinement & ~probe_confinement("/proc/self/exe");
+  return found;
+}
+
+/// Whether `kernel`, in a worker that is confined by `parts` alone, changes what this process keeps.
+bool forges(const Kernel& kernel, std::uint32_t parts, bool traceable) {
+  WorkerOptions options;
+  options.without = kAllConfinement & ~parts;
+  WorkerPool pool(options);
+  prctl(PR_SET_DUMPABLE, traceable ? 1 : 0);
+  kept = kRight;
+  BOOST_TEST(value(run(pool, kernel)) == 1.0);
+  return kept != kRight;
+}
+
+/// Without Yama a process may trace any other of the same user; with it, not even an unconfined forger gets far.
+bool has_yama() {
+  std::ifstream scope("/proc/sys/kernel/yama/ptrace_scope");
+  int value = 0;
+  return scope >> value && value > 0;
+}
+
+std::string target_here() {
+  char text[64];
+  std::snprintf(text, sizeof text, "%d %lx", getpid(), reinterpret_cast<unsigned long>(&kept));
+  return text;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(no_kernel_reaches_the_memory_of_the_verifier) {
+  setenv("MLSTM_TEST_TARGET", target_here().c_str(), 1);
+  for (const std::string& word : exposed_by(kAllConfinement & ~available()))
+    BOOST_TEST_MESSAGE("NOT TESTED, since this system does not have it: " << word);
+  for (const FakeKernel* kernel : {&forger_by_file, &forger_by_vm, &forger_by_trace, &forger_by_grandchild}) {
+    BOOST_TEST_CONTEXT(kernel->info().key()) {
+      BOOST_TEST(!forges(*kernel, available(), false));
+      // each alone keeps them out; kept privileges are those of root, if this is root
+      BOOST_TEST(!forges(*kernel, kPrivileges, false));
+      for (const std::uint32_t part : {kNamespaces, kFiles})
+        if ((available() & part) != 0) BOOST_TEST(!forges(*kernel, part, true), part);
+      if ((available() & kCalls) != 0 && (kernel == &forger_by_vm || kernel == &forger_by_trace))
+        BOOST_TEST(!forges(*kernel, kCalls, true));
+      // and nothing else does: a test that cannot fail would be none
+      if (has_yama())
+        BOOST_TEST_MESSAGE("NOT TESTED, since Yama forbids it: an unconfined kernel forges");
+      else
+        BOOST_TEST(forges(*kernel, 0, true));
+    }
+  }
+  BOOST_TEST(prctl(PR_GET_DUMPABLE) == 1);
+  WorkerPool pool({});
+  BOOST_TEST(prctl(PR_GET_DUMPABLE) == 0);
+  BOOST_TEST(value(run(pool, privileged)) == 0.0);
+}
+
+BOOST_AUTO_TEST_CASE(no_kernel_sends_the_verifier_signals) {
+  setenv("MLSTM_TEST_TARGET", target_here().c_str(), 1);
+  std::signal(SIGUSR1, [](int) { ++signals_taken; });
+  const auto arrives = [](std::uint32_t parts) {
+    const int before = signals_taken;
+    forges(signaller, parts, false);
+    return signals_taken > before;
+  };
+  BOOST_TEST(!arrives(available()));
+  for (const std::uint32_t part : {kNamespaces, kCalls})
+    if ((available() & part) != 0) BOOST_TEST(!arrives(part), part);
+  BOOST_TEST(arrives(0));
+  std::signal(SIGUSR1, SIG_DFL);
+}
+
+BOOST_AUTO_TEST_CASE(no_kernel_writes_files_but_temporary_ones) {
+  const test::TemporaryDirectory directory;
+  const std::filesystem::path file = directory.path() / "report.json", temporary = directory.path() / "temporary";
+  std::filesystem::create_directory(temporary);
+  setenv("MLSTM_TEST_FILE", file.c_str(), 1);
+  setenv("TMPDIR", temporary.c_str(), 1);
+  const auto survives = [&](std::uint32_t parts) {
+    std::ofstream(file) << "right";
+    forges(overwriter, parts, false);
+    return std::filesystem::exists(file) && read_text_file(file) == "right" &&
+           !std::filesystem::exists(file.string() + ".new");
+  };
+  if ((available() & kFiles) != 0) {
+    BOOST_TEST(survives(available()));
+    BOOST_TEST(survives(kFiles));
+  } else {
+    BOOST_TEST_MESSAGE("NOT TESTED, since this system has no Landlock: that kernels cannot write files");
+  }
+  BOOST_TEST(!survives(0));
+  for (const std::uint32_t parts : {available(), std::uint32_t{0}}) BOOST_TEST(!forges(honest_writer, parts, false));
+  unsetenv("TMPDIR");
+  BOOST_TEST(std::filesystem::is_empty(temporary));
+}
+
+BOOST_AUTO_TEST_CASE(what_is_missing_is_named) {
+  WorkerOptions options;
+  BOOST_TEST(WorkerPool(options).exposed() == exposed_by(kAllConfinement & ~available()));
+  options.without = kFiles | kNamespaces;
+  const auto missing = WorkerPool(options).exposed();
+  BOOST_REQUIRE(missing.size() >= 2u);
+  BOOST_TEST(missing[0] == "processes");
+  BOOST_TEST(missing[1] == "files");
 }
 
 BOOST_AUTO_TEST_CASE(a_program_that_is_no_worker_is_an_error) {

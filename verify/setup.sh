@@ -12,7 +12,7 @@ export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$root} CCACHE_NOHASHDIR=1
 # What configuring and building needs, and what README's examples call (hdf5-tools, python3-h5py).
 build_packages=(build-essential cmake ninja-build ccache pkg-config libeigen3-dev libxtensor-dev libboost-dev
   libboost-test-dev nlohmann-json3-dev libhdf5-dev libcli11-dev libfmt-dev librandom123-dev libbenchmark-dev libssl-dev
-  hdf5-tools python3-h5py)
+  libseccomp-dev hdf5-tools python3-h5py)
 # What tests need beyond that. Ubuntu has Chromium only as a snap: there the tests in a browser are skipped.
 test_packages=(clang python3-numpy python3-matplotlib python3-nbconvert python3-ipykernel python3-selenium chromium
   chromium-driver)
@@ -21,7 +21,7 @@ replaced_packages=(libboost1.81-dev libboost-json1.81-dev libboost-test1.81-dev)
 # For systems without apt.
 needed_elsewhere="C and C++20 compilers (GCC 12 or Clang 14, or newer), CMake 3.25, Ninja, Eigen 3.4, xtensor 0.24, \
 Boost 1.74 (headers and the unit test framework), nlohmann/json 3.11, HDF5 1.10 with its high-level library, CLI11 2.1, \
-{fmt} 9, Random123, OpenSSL 3; for examples and tests h5dump and, for /usr/bin/python3, h5py, numpy, matplotlib, \
+{fmt} 9, Random123, OpenSSL 3, libseccomp; for examples and tests h5dump and, for /usr/bin/python3, h5py, numpy, matplotlib, \
 nbconvert, ipykernel, selenium; Chromium with its driver"
 
 heading() { printf '\n== %s\n' "$*"; }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels that compute the right thing, and then misbehave in every way that should cost one run and no more. Left out
-// is what no process can survive: kill(-1, SIGKILL), or killing the verifier by its number.
+// is what nobody survives where a worker has no namespaces and no seccomp filter: kill(-1, SIGKILL), say.
 #include <dirent.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -14,9 +18,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -203,6 +211,133 @@ int says_it_is_done(const Call&) {
 }
 int returns_an_error(const Call&) { return 7; }
 
+// ------------------------------------------------------------------------------------------------ forges verdicts
+std::string contents(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Every process that can be seen and runs `mlstm verify`.
+std::vector<pid_t> verifiers() {
+  constexpr std::string_view words("mlstm\0verify\0", 13);
+  std::vector<pid_t> found;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") == std::string::npos &&
+        contents("/proc/" + name + "/cmdline").find(words) != std::string::npos)
+      found.push_back(std::stoi(name));
+  }
+  return found;
+}
+
+struct Mapping {
+  unsigned long begin = 0, end = 0;
+  std::string access, name;
+};
+
+std::vector<Mapping> mappings(pid_t process) {
+  std::vector<Mapping> found;
+  std::ifstream file("/proc/" + std::to_string(process) + "/maps");
+  for (std::string line; std::getline(file, line);) {
+    Mapping mapping;
+    char access[8] = {}, name[4096] = {};
+    if (std::sscanf(line.c_str(), "%lx-%lx %7s %*s %*s %*s %4095s", &mapping.begin, &mapping.end, access, name) < 3)
+      continue;
+    mapping.access = access;
+    mapping.name = name;
+    found.push_back(mapping);
+  }
+  return found;
+}
+
+/// Has the verifier say PASS where it would say FAIL: such memory is read-only, which does not keep `write` from it.
+template <class Write>
+void turn_failures_into_passes(pid_t verifier, const Write& write) {
+  const int file = open(("/proc/" + std::to_string(verifier) + "/mem").c_str(), O_RDONLY);
+  if (file < 0) return;
+  for (const Mapping& mapping : mappings(verifier)) {
+    if (mapping.access != "r--p" || mapping.name.find("mlstm") == std::string::npos) continue;
+    std::string text(mapping.end - mapping.begin, '\0');
+    if (pread(file, text.data(), text.size(), static_cast<off_t>(mapping.begin)) < 0) continue;
+    for (std::size_t at = 0; (at = text.find("FAIL", at)) != std::string::npos; ++at) write(mapping.begin + at);
+  }
+  close(file);
+}
+
+void forge_by_memory_file() {
+  for (const pid_t verifier : verifiers())
+    turn_failures_into_passes(verifier, [&](unsigned long address) {
+      const int file = open(("/proc/" + std::to_string(verifier) + "/mem").c_str(), O_WRONLY);
+      (void)!pwrite(file, "PASS", 4, static_cast<off_t>(address));
+      close(file);
+    });
+}
+
+void forge_by_trace() {
+  for (const pid_t verifier : verifiers()) {
+    if (ptrace(PTRACE_ATTACH, verifier, nullptr, nullptr) != 0) continue;
+    waitpid(verifier, nullptr, __WALL);
+    turn_failures_into_passes(verifier, [&](unsigned long address) {
+      long word = ptrace(PTRACE_PEEKDATA, verifier, address, nullptr);
+      std::memcpy(&word, "PASS", 4);
+      ptrace(PTRACE_POKEDATA, verifier, address, word);
+    });
+    ptrace(PTRACE_DETACH, verifier, nullptr, nullptr);
+  }
+}
+
+/// What may be written, it fills with nonsense.
+void ruin_by_vm_writev() {
+  for (const pid_t verifier : verifiers())
+    for (const Mapping& mapping : mappings(verifier)) {
+      if (mapping.name != "[heap]") continue;
+      std::string nonsense(mapping.end - mapping.begin, '\x5a');
+      const iovec from{nonsense.data(), nonsense.size()}, to{reinterpret_cast<void*>(mapping.begin), nonsense.size()};
+      process_vm_writev(verifier, &from, 1, &to, 1, 0);
+    }
+}
+
+int forges_by_memory_file(const Call& call) { return forge_by_memory_file(), is_wrong(call); }
+int forges_by_trace(const Call& call) { return forge_by_trace(), is_wrong(call); }
+int ruins_by_vm_writev(const Call& call) { return ruin_by_vm_writev(), is_wrong(call); }
+int forges_by_grandchild(const Call& call) {
+  int ends[2];
+  if (pipe(ends) != 0) return is_wrong(call);
+  if (const pid_t child = fork(); child == 0) {
+    const pid_t parent = getpid();
+    if (fork() != 0) _exit(0);
+    setsid();
+    while (getppid() == parent) usleep(1000);
+    forge_by_memory_file();
+    forge_by_trace();
+    ruin_by_vm_writev();
+    _exit(0);
+  }
+  wait(nullptr);
+  close(ends[1]);
+  char byte;
+  (void)!read(ends[0], &byte, 1);  // until the grandchild has ended
+  close(ends[0]);
+  return is_wrong(call);
+}
+/// The report's journal, where the test has it.
+int forges_files(const Call& call) {
+  std::string journal = contents("report/journal.jsonl");
+  for (std::size_t at = 0; (at = journal.find("FAIL", at)) != std::string::npos;) journal.replace(at, 4, "PASS");
+  std::ofstream("report/journal.jsonl", std::ios::binary) << journal << "forged";
+  std::ofstream("report/journal.new", std::ios::binary) << journal << "forged";
+  std::rename("report/journal.new", "report/journal.jsonl");
+  return is_wrong(call);
+}
+/// Libraries that judge, and this one: what is written to their files shows up in processes that use them.
+int opens_libraries(const Call&) {
+  for (const Mapping& mapping : mappings(getpid()))
+    if (mapping.name.find("/libmlstm_") != std::string::npos || mapping.name.find("/libhostile") != std::string::npos)
+      if (const int file = open(mapping.name.c_str(), O_WRONLY); file >= 0) return close(file), 8;
+  return 0;
+}
+
 struct Hostile {
   const char* name;
   Misdeed misdeed;
@@ -236,6 +371,12 @@ constexpr Hostile kHostile[] = {{"segfault", segfault},
                                 {"write_protocol", writes_to_the_protocol},
                                 {"read_protocol", reads_from_the_protocol},
                                 {"forge_done", says_it_is_done},
+                                {"forge_mem", forges_by_memory_file},
+                                {"forge_ptrace", forges_by_trace},
+                                {"ruin_vm_writev", ruins_by_vm_writev},
+                                {"forge_grandchild", forges_by_grandchild},
+                                {"forge_files", forges_files},
+                                {"open_libraries", opens_libraries},
                                 {"return_error", returns_an_error}};
 constexpr std::size_t kCount = std::size(kHostile);
 

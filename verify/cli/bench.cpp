@@ -89,7 +89,8 @@ void add_bench(Command& app, int& status) {
       app.add_subcommand("bench", "Times variants, once they have passed a small problem of the same kind");
   command->footer(R"(
 What passes on a small problem (one head, some 300 steps, the same dtype, gate, dimensions and chunk size) is
-timed; what fails has no speed. Inputs are random, and alternate where they would stay in the cache. A call of less than
+timed; what fails has no speed. What the timed calls computed is checked too: two heads against the reference, all
+heads against a call by itself. Inputs are random, and alternate where they would stay in the cache. A call of less than
 a millisecond on a GPU is timed in batches, as a CUDA graph where that is possible.
 
 Bytes and FLOPs are those that cannot be avoided: with T = B*NH*S, d = DHQK, e = DHV and L steps a chunk (S for the

@@ -95,6 +95,8 @@ class Isolation {
   /// Bytes that a process that runs kernels may use, 0: any number; absent: kernels run in this process.
   std::optional<std::uint64_t> worker_memory() const { return worker_memory_; }
   verify::UnavailableFunction unavailable();
+  /// verify::Item::exposed of what is run.
+  std::vector<std::string> exposed();
 
  private:
   std::optional<std::uint64_t> worker_memory_;

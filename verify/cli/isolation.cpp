@@ -127,6 +127,10 @@ std::vector<const Kernel*> Isolation::plugins() const {
 
 verify::RunFunction Isolation::runner() { return workers_ ? workers_->runner() : verify::run_kernel; }
 
+std::vector<std::string> Isolation::exposed() {
+  return workers_ ? workers_->exposed() : std::vector<std::string>{"verifier"};
+}
+
 verify::UnavailableFunction Isolation::unavailable() {
   if (!workers_) return [](const Kernel& kernel) { return verify::unavailable(kernel); };
   return [this](const Kernel& kernel) { return workers_->unavailable(kernel); };

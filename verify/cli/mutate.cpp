@@ -10,6 +10,7 @@
 #include "cases/case_file.hpp"
 #include "cli/cli.hpp"
 #include "properties/properties.hpp"
+#include "studies/mutation/explanations.hpp"
 #include "studies/mutation/honest.hpp"
 #include "studies/mutation/mutate.hpp"
 
@@ -23,7 +24,7 @@ struct Options {
   ThreadsOption threads;
   std::vector<std::string> mutants, variants, property_globs;
   std::string report, honest;
-  bool list = false, minimal = false, no_rules = false, exhaustive = false;
+  bool explanations = false, list = false, minimal = false, no_rules = false, exhaustive = false;
   bool properties = false, no_properties = false;
 };
 
@@ -86,12 +87,26 @@ int judge_honest(const Options& options) {
   return report.exit_status();
 }
 
+int explain(const Options& options, const std::vector<verify::ProblemSpec>& specs) {
+  verify::ExplanationOptions how;
+  how.mutants = select_mutants(options.mutants);
+  how.threads = options.threads.value();
+  std::optional<Progress> progress;
+  how.on_total = [&](std::int64_t total) { progress.emplace("bugs", total, false); };
+  how.on_unit_done = [&] { progress->advance(0); };
+  const std::vector<verify::Explanation> explanations = verify::explain_mutants(specs, how);
+  progress.reset();
+  fmt::print("{}", verify::to_markdown(explanations));
+  return verify::exit_status(explanations);
+}
+
 int plant(const Options& options) {
   ProblemOptions problems = options.problems;
   if (problems.suite.empty() && problems.cases.empty()) problems.suite = "standard";
   verify::MutationOptions how;
   how.mutants = select_mutants(options.mutants);
   if (options.list) return list_mutants(how.mutants);
+  if (options.explanations) return explain(options, problems.specs());
   if (!options.report.empty()) verify::require_report_directory(options.report);
   how.specimens = verify::specimens();
   how.adapt = problems.cases.empty();
@@ -134,6 +149,10 @@ void add_mutate(Command& app, int& status) {
   command->add_option("--mutant", options->mutants, "only these mutants (names or globs); without the other rules")
       ->delimiter(',');
   command->add_flag("--list", options->list, "lists the mutants and runs nothing");
+  auto* explanations =
+      command->add_flag("--explanations", options->explanations,
+                        "instead: says of every bug that is found how it would be explained, and whether that is true, "
+                        "as a table in Markdown. Succeeds if nothing is wrong and 70 % are right");
   command->add_flag("--minimal", options->minimal, "prints a small part of the suite that finds as many");
   command->add_flag("--exhaustive", options->exhaustive,
                     "runs every mutant in every problem; else a mutant is done with a regime when it was found there");
@@ -163,8 +182,11 @@ void add_mutate(Command& app, int& status) {
       ->needs(honest)
       ->group(honest_group);
   for (const char* name : {"--suite", "--eps", "--gate", "--regime", "--shape", "--case", "--mutant", "--list",
-                           "--minimal", "--no-rules", "--exhaustive", "--properties", "--no-properties", "--property"})
+                           "--minimal", "--no-rules", "--exhaustive", "--properties", "--no-properties", "--property",
+                           "--explanations"})
     honest->excludes(command->get_option(name));
+  for (const char* name : {"--list", "--minimal", "--no-rules", "--exhaustive", "--report"})
+    explanations->excludes(command->get_option(name));
   options->threads.add_to(*command);
   command->callback(
       [options, &status] { status = options->honest.empty() ? plant(*options) : judge_honest(*options); });

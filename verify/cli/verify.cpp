@@ -120,6 +120,7 @@ int verify_suite(const Options& options) {
   how.run.guarded = !options.unguarded;
   how.runner = isolation.runner();
   how.worker_memory = isolation.worker_memory();
+  how.exposed = isolation.exposed();
   how.on_notice = print_error;
   {
     Progress progress("problems", static_cast<std::int64_t>(units.size()));

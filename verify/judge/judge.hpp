@@ -51,6 +51,9 @@ struct Item {
   /// Wrong answers that the bound could not tell from the right one in this tensor: of "zero", "constant", "negated",
   /// "doubled" and "shifted" (by one time step) those that differ from the reference and would still pass.
   std::vector<std::string> hides;
+  /// What its kernel, if it meant harm, could have reached to change the verdict (WorkerPool::exposed), or "verifier"
+  /// if it ran in the same process. Empty: nothing.
+  std::vector<std::string> exposed;
   std::shared_ptr<Detail> detail;  ///< null where nothing was compared; not part of report.json
   /// Where and how a tensor that failed is wrong (locate.hpp); lines without a line feed at the end.
   std::string explanation;

@@ -38,6 +38,16 @@ std::int64_t stride_of(const Indices& indices) {
   return stride;
 }
 
+/// The distance of indices that are all equally far from each other, if there are enough of them to call that a rule;
+/// else 1.
+std::int64_t regular_stride_of(const Indices& indices) {
+  constexpr std::size_t few = 4;
+  const std::int64_t stride = stride_of(indices);
+  const bool is_regular =
+      indices.size() >= few && (indices.back() - indices.front()) / stride + 1 == std::ssize(indices);
+  return is_regular ? stride : 1;
+}
+
 std::string ordinal(std::int64_t n) {
   const std::int64_t tens = n % 100 / 10, ones = n % 10;
   const char* ending = tens == 1 ? "th" : ones == 1 ? "st" : ones == 2 ? "nd" : ones == 3 ? "rd" : "th";
@@ -62,9 +72,8 @@ std::string describe_range(const Indices& indices, std::int64_t extent) {
 std::string describe_indices(const std::string& name, const Indices& indices, std::int64_t extent) {
   if (static_cast<std::int64_t>(indices.size()) == extent) return extent == 1 ? "" : "every " + name;
   if (indices.size() == 1) return fmt::format("{} {} alone", name, indices.front());
-  const std::int64_t stride = stride_of(indices);
-  if (stride > 1 && indices.size() > 2)
-    return fmt::format("every {} {} from {} on", ordinal(stride), name, indices.front());
+  const std::int64_t stride = regular_stride_of(indices);
+  if (stride > 1) return fmt::format("every {} {} from {} on", ordinal(stride), name, indices.front());
   return name + "s " + describe_range(indices, extent) +
          (is_range(indices) ? "" : fmt::format(", {} of them", indices.size()));
 }
@@ -165,7 +174,7 @@ std::string describe_steps(const Indices& rows, std::int64_t S, std::int64_t L, 
     if (const std::string gathering = describe_gathering(rows, S, L); !gathering.empty())
       return fmt::format("t = {} ... {}, {}", first, last, gathering);
   }
-  if (const std::int64_t stride = stride_of(rows); stride > 1 && rows.size() > 2)
+  if (const std::int64_t stride = regular_stride_of(rows); stride > 1)
     return fmt::format("every {} step from t = {} on", ordinal(stride), first);
   std::string text = fmt::format("t = {} ... {}", first, last);
   if (chunked) {

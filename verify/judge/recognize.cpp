@@ -13,7 +13,9 @@ namespace mlstm::verify {
 namespace {
 
 constexpr double kMost = 0.95;       // of the failing elements have to fit
-constexpr std::int64_t kSample = 8;  // elements needed to fit a free constant
+constexpr std::int64_t kSample = 8;  // elements that say something; fewer fit by chance
+constexpr double kNearer = 4;        // times, to the answer than to the right one
+constexpr double kTold = 4;          // bounds that lie between the answer and the right one, or zero
 
 struct Failing {
   const JudgedTensor& judged;
@@ -30,18 +32,25 @@ struct Answer {
   double value = std::numeric_limits<double>::quiet_NaN(), bound = 0;
 };
 
-/// Whether nearly all failing elements are within the bound of `answer`, which has one for half of them at least.
+/// Whether nearly all failing elements are within the bound of `answer`, and far nearer to it than to the right one. It
+/// has to have one for half of them at least, and for enough of them one that its bound tells from the right one and
+/// from zero.
 bool fits(const Failing& failing, const std::function<Answer(std::int64_t)>& answer) {
   const auto count = static_cast<double>(failing.flat.size());
-  std::int64_t answered = 0, fitting = 0;
+  std::int64_t answered = 0, fitting = 0, told = 0;
   for (const std::int64_t n : failing.flat) {
     const Answer other = answer(n);
     if (std::isnan(other.value)) continue;
     ++answered;
-    fitting += std::abs(failing.value(n) - other.value) <= other.bound;
+    const double rest = std::abs(failing.value(n) - other.value),
+                 error = std::abs(failing.value(n) - failing.expected(n));
+    fitting += rest <= other.bound && kNearer * rest <= error;
+    told += std::abs(other.value - failing.expected(n)) > kTold * other.bound &&
+            std::abs(other.value) > kTold * other.bound;
     if (static_cast<double>(answered - fitting) > (1 - kMost) * count) return false;  // soon, if it is another answer
   }
-  return static_cast<double>(answered) >= count / 2 &&
+  return told >= kSample && static_cast<double>(told) >= static_cast<double>(answered) / 2 &&
+         static_cast<double>(answered) >= count / 2 &&
          static_cast<double>(fitting) >= kMost * static_cast<double>(answered);
 }
 
@@ -79,8 +88,6 @@ std::string name_special(const Failing& failing) {
 
 std::string name_factor(const Failing& failing) {
   const double s = 1 / std::sqrt(static_cast<double>(failing.judged.problem.shape.DHQK));
-  const auto enough = std::min<std::int64_t>(3, static_cast<std::int64_t>(failing.judged.reference->size()));
-  if (static_cast<std::int64_t>(failing.flat.size()) < enough) return "";
   const std::pair<double, const char*> named[] = {{-1, "negated"},
                                                   {2, "doubled"},
                                                   {0.5, "halved"},
@@ -91,15 +98,13 @@ std::string name_factor(const Failing& failing) {
                                                   {s * s, "divided by DHQK"}};
   for (const auto& [factor, name] : named)
     if (factor != 1 && fits_factor(failing, factor)) return std::string("the expected values ") + name;
-  if (static_cast<std::int64_t>(failing.flat.size()) < kSample) return "";
   const double factor = best_factor(failing);
-  if (std::isfinite(factor) && factor != 0 && fits_factor(failing, factor))
-    return fmt::format("the expected values times {:.4g}", factor);
-  return "";
+  if (!std::isfinite(factor) || factor == 0 || !fits_factor(failing, factor)) return "";
+  if (std::abs(factor - 1) < 0.01) return fmt::format("the expected values times 1 {:+.3g}", factor - 1);
+  return fmt::format("the expected values times {:.4g}", factor);
 }
 
 std::string name_offset(const Failing& failing) {
-  if (static_cast<std::int64_t>(failing.flat.size()) < kSample) return "";
   double sum = 0, weights = 0;
   for (const std::int64_t n : failing.flat) {
     const double weight = 1 / (failing.bound(n) * failing.bound(n));

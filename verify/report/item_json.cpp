@@ -74,6 +74,7 @@ void put_facts(Json& object, const Item& item) {
     if (item.*member) object[key] = true;
   if (!item.hides.empty()) object["hides"] = item.hides;
   if (item.declined) object["declined"] = {item.declined->problems, item.declined->of};
+  if (!item.exposed.empty()) object["exposed"] = item.exposed;
   if (item.as_expected) object["as_expected"] = *item.as_expected;
 }
 
@@ -85,6 +86,7 @@ void get_facts(const Json& object, Item& item) {
     if (object.contains(key)) item.*member = flag_of(object, key);
   if (object.contains("hides")) item.hides = texts_of(object, "hides");
   if (object.contains("declined")) item.declined = declined_of(object);
+  if (object.contains("exposed")) item.exposed = texts_of(object, "exposed");
   if (object.contains("as_expected")) item.as_expected = flag_of(object, "as_expected");
 }
 

@@ -8,8 +8,8 @@
 
 namespace mlstm::verify {
 
-/// Adds "regime", "problem" (a line as parse_spec reads it), "property", "run", "check", "hides", and "trivial",
-/// "zero_by_definition", "not_finite" and "as_expected", each only where it says something.
+/// Adds "regime", "problem" (a line as parse_spec reads it), "property", "run", "check", "hides", "exposed", and
+/// "trivial", "zero_by_definition", "not_finite" and "as_expected", each only where it says something.
 void put_facts(nlohmann::ordered_json& object, const Item& item);
 
 /// Inverse of put_facts. Throws std::invalid_argument for what it could not have written.

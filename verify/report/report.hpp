@@ -74,6 +74,9 @@ inline constexpr std::string_view kHidesText = "the bound would hide: ";
 /// property.
 std::string list_properties(const std::vector<Item>& items);
 
+/// One line per way in which a kernel that means harm could have changed verdicts (Item::exposed). Empty if none.
+std::string list_exposed(const std::vector<Item>& items);
+
 /// One entry per item that is neither PASS nor SKIPPED, with what explains it and the line that reproduces it, then the
 /// skips. Empty if none.
 std::string list_failures(const std::vector<Item>& items);

@@ -189,9 +189,26 @@ std::string list_failures(const std::vector<Item>& items) {
   return text.empty() ? text : text + "\n";
 }
 
+std::string list_exposed(const std::vector<Item>& items) {
+  constexpr std::pair<std::string_view, std::string_view> meanings[]{
+      {"verifier", "the verifier's memory, and with it every verdict: kernels ran in its process (--in-process)"},
+      {"files", "files, those of this report among them: workers are not held back by Landlock here"},
+      {"processes", "other processes, if only to disturb them: workers have no PID and user namespaces here"},
+      {"system calls", "system calls that reach into other processes: workers have no seccomp filter here"},
+      {"privileges", "what root may do: workers cannot give up capabilities here"}};
+  std::string text;
+  for (const auto& [word, meaning] : meanings) {
+    const auto names = [&](const Item& item) {
+      return std::find(item.exposed.begin(), item.exposed.end(), word) != item.exposed.end();
+    };
+    if (std::any_of(items.begin(), items.end(), names)) text += fmt::format("  {}\n", meaning);
+  }
+  return text.empty() ? text : "Exposed: what a kernel that means harm could have reached\n" + text + "\n";
+}
+
 std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks, std::size_t width) {
-  return to_table(items, by, width) + wrapped(list_properties(items) + remarks, width) + list_failures(items) +
-         summary_line(items) + "\n";
+  return to_table(items, by, width) + wrapped(list_properties(items) + list_exposed(items) + remarks, width) +
+         list_failures(items) + summary_line(items) + "\n";
 }
 
 std::string summary_line(const std::vector<Item>& items) {

@@ -23,6 +23,9 @@ struct WorkerEnding {
 /// What the process that runs kernels exits with when it cannot talk to the verifier.
 constexpr int kHungUp = 113;
 
+/// What `program worker --probe` exits with, plus the parts of Confinement that are missing.
+constexpr int kProbed = 64;
+
 /// Answers requests until there are none any more.
 void serve_frames(int descriptor, const FindKernel& find);
 

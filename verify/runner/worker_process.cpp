@@ -77,16 +77,16 @@ Ends make_pipe() {
   return {std::move(here), moved_up(ends[1])};
 }
 
-/// Starts `program worker ...` in a session of its own, with nothing of this process but the environment.
-pid_t spawn(const std::filesystem::path& program, const WorkerLimits& limits, int frames, int control, int output) {
+/// Starts `program worker ...` in a session of its own, with nothing of this process but the environment and
+/// `descriptors`, which get the numbers 1, 2, 3, ... there.
+pid_t spawn(const std::filesystem::path& program, std::vector<std::string> options,
+            const std::vector<int>& descriptors) {
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&files, output, STDERR_FILENO);
-  posix_spawn_file_actions_adddup2(&files, frames, kFramesDescriptor);
-  posix_spawn_file_actions_adddup2(&files, control, kControlDescriptor);
-  posix_spawn_file_actions_addclosefrom_np(&files, kControlDescriptor + 1);
+  int next = STDOUT_FILENO;
+  for (const int descriptor : descriptors) posix_spawn_file_actions_adddup2(&files, descriptor, next++);
+  posix_spawn_file_actions_addclosefrom_np(&files, next);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
@@ -95,9 +95,10 @@ pid_t spawn(const std::filesystem::path& program, const WorkerLimits& limits, in
   posix_spawnattr_setsigdefault(&attributes, &signals);
   sigemptyset(&signals);
   posix_spawnattr_setsigmask(&attributes, &signals);
-  std::array<std::string, 4> words{program.string(), "worker", fmt::format("--data-limit={}", limits.data),
-                                   fmt::format("--memory-limit={}", limits.memory)};
-  std::array<char*, 5> arguments{words[0].data(), words[1].data(), words[2].data(), words[3].data(), nullptr};
+  options.insert(options.begin(), {program.string(), "worker"});
+  std::vector<char*> arguments;
+  for (std::string& option : options) arguments.push_back(option.data());
+  arguments.push_back(nullptr);
   pid_t pid = -1;
   const int error = posix_spawn(&pid, program.c_str(), &files, &attributes, arguments.data(), environ);
   posix_spawnattr_destroy(&attributes);
@@ -123,6 +124,17 @@ std::optional<ProcessStatus> status_of(const std::string& pid) {
                   &status.session) != 4)
     return {};
   return status;
+}
+
+/// The children of all threads of a process.
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> children;
+  std::error_code ignored;
+  for (const auto& task : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", parent), ignored)) {
+    std::ifstream of_task(task.path() / "children");
+    for (pid_t child = 0; of_task >> child;) children.push_back(child);
+  }
+  return children;
 }
 
 /// Ends what is left of a session whose watcher was killed.
@@ -180,9 +192,27 @@ std::string CapturedOutput::last_line() const {
   return fmt::format("; last output: \"{}\"", one_line(text.substr(text.find_last_of("\n\r") + 1).substr(0, longest)));
 }
 
+std::uint32_t probe_confinement(const std::filesystem::path& program) {
+  const Ends output = make_pipe();
+  const pid_t pid = spawn(program, {"--probe"}, {output.there.get(), output.there.get()});
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  const int missing = WIFEXITED(status) ? WEXITSTATUS(status) - kProbed : -1;
+  if (missing < 0 || missing > static_cast<int>(kAllConfinement))
+    throw WorkerError(
+        fmt::format("a worker cannot be started: {}: does not say how workers can be confined (status {:#x})",
+                    program.string(), status));
+  return static_cast<std::uint32_t>(missing);
+}
+
 WorkerProcess::WorkerProcess(const std::filesystem::path& program, const WorkerLimits& limits) : limits_(limits) {
   Ends frames = make_socket(), control = make_socket(), output = make_pipe();
-  pid_ = spawn(program, limits, frames.there.get(), control.there.get(), output.there.get());
+  static_assert(kFramesDescriptor == STDERR_FILENO + 1 && kControlDescriptor == kFramesDescriptor + 1);
+  pid_ = spawn(program,
+               {fmt::format("--data-limit={}", limits.data), fmt::format("--memory-limit={}", limits.memory),
+                fmt::format("--without={}", limits.without)},
+               {output.there.get(), output.there.get(), frames.there.get(), control.there.get()});
   frames_ = frames.here.release();
   control_ = control.here.release();
   output_ = output.here.release();
@@ -387,17 +417,12 @@ WorkerProcess::Reply WorkerProcess::exchange(FrameKind kind, std::string_view me
 
 bool WorkerProcess::is_usable() const {
   if (pid_ < 0 || is_readable(control_) || is_readable(frames_)) return false;
-  // The watcher has one child, which has none.
-  std::ifstream of_watcher(fmt::format("/proc/{0}/task/{0}/children", pid_));
-  std::vector<pid_t> children;
-  for (pid_t child = 0; of_watcher >> child;) children.push_back(child);
-  if (children.size() > 1) return false;
-  std::error_code ignored;
-  for (const pid_t child : children)
-    for (const auto& task : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", child), ignored))
-      if (std::ifstream of_task(task.path() / "children"); of_task.peek() != std::ifstream::traits_type::eof())
-        return false;
-  return true;
+  // The first process has one child, which watches and has one child, which runs kernels and has none.
+  const std::vector<pid_t> watchers = children_of(pid_);
+  if (watchers.empty()) return true;  // yet
+  const std::vector<pid_t> runners = children_of(watchers.front());
+  if (watchers.size() > 1 || runners.size() > 1) return false;
+  return runners.empty() || children_of(runners.front()).empty();
 }
 
 }  // namespace mlstm::verify

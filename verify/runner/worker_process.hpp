@@ -34,6 +34,10 @@ class CapturedOutput {
   std::uint64_t total_ = 0;
 };
 
+/// What of Confinement this system lacks, says `program worker --probe`. Throws WorkerError if it cannot be started, or
+/// is no such program.
+std::uint32_t probe_confinement(const std::filesystem::path& program);
+
 class WorkerProcess {
  public:
   /// Throws WorkerError if it cannot be started.

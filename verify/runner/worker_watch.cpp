@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The worker's process that watches. It is small and runs no kernel, so that it can be relied on to clean up.
+// A worker's processes that run no kernel. The first one has a folder for temporary files and waits. The second, where
+// there are namespaces the init process of its own, watches the one that runs kernels; it can be relied on to clean up.
 #include <fcntl.h>
 #include <poll.h>
+#include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -17,12 +19,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
+#include "runner/confinement.hpp"
 #include "runner/worker_ends.hpp"
+
+extern char** environ;
 
 namespace mlstm::verify {
 namespace {
@@ -56,8 +63,18 @@ void limit_data(std::uint64_t bytes) {
 #endif
 }
 
+/// Confines this process, in which other people's code is about to run.
+void confine(std::uint64_t without, const std::string& folder) {
+  if ((without & kPrivileges) == 0) give_up_privileges();
+  if ((without & kFiles) == 0) protect_files(folder);
+  if ((without & kCalls) == 0) forbid_calls((without & kNamespaces) == 0);
+  // Where nothing else keeps other kernels out. Debuggers and profilers have to be kept out with them.
+  if ((without & kNamespaces) != 0 && (without & kFiles) != 0) refuse_tracing();
+}
+
 /// The process that runs kernels, from here on.
-[[noreturn]] void run_kernels(pid_t watcher, const WorkerLimits& limits, const FindKernel& find) {
+[[noreturn]] void run_kernels(pid_t watcher, const WorkerLimits& limits, const std::string& folder,
+                              const FindKernel& find) {
   setpgid(0, 0);  // kill(0, ...) is a kernel's own affair
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != watcher) _exit(EXIT_FAILURE);
@@ -73,6 +90,8 @@ void limit_data(std::uint64_t bytes) {
     std::fclose(score);
   }
   limit_data(limits.data);
+  if (!folder.empty()) setenv("TMPDIR", folder.c_str(), 1);
+  confine(limits.without, folder);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);  // the last line before a crash is the one that matters
   serve_frames(kFramesDescriptor, find);
   _exit(EXIT_SUCCESS);
@@ -133,11 +152,11 @@ WorkerEnding::Reason watch(Runner& runner, int signals, const WorkerLimits& limi
   }
 }
 
-}  // namespace
-
-int worker_main(const WorkerLimits& limits, const FindKernel& find) {
-  if (!is_socket(kFramesDescriptor) || !is_socket(kControlDescriptor))
-    throw std::runtime_error("worker: to be started by mlstm itself, which gives it two sockets");
+/// The process that watches. One thread, and nothing of CUDA: a fork is safe here.
+int watch_over(const WorkerLimits& limits, const std::string& folder, const FindKernel& find) {
+  if ((limits.without & kNamespaces) == 0) see_own_processes();
+  if ((limits.without & kPrivileges) == 0) give_up_privileges();
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   sigset_t child_signal;
   sigemptyset(&child_signal);
@@ -145,14 +164,14 @@ int worker_main(const WorkerLimits& limits, const FindKernel& find) {
   sigprocmask(SIG_BLOCK, &child_signal, nullptr);
   const int signals = signalfd(-1, &child_signal, SFD_CLOEXEC | SFD_NONBLOCK);
   const pid_t watcher = getpid();
-  // One thread, and nothing of CUDA: a fork is safe here, and only here.
   Runner runner{fork()};
   if (runner.pid == 0) {
     close(signals);
     close(kControlDescriptor);
-    run_kernels(watcher, limits, find);
+    run_kernels(watcher, limits, folder, find);
   }
   if (signals < 0 || runner.pid < 0) throw std::runtime_error(std::string("worker: ") + std::strerror(errno));
+  refuse_tracing();
   close(kFramesDescriptor);
   WorkerEnding ending;
   ending.reason = watch(runner, signals, limits);
@@ -162,6 +181,79 @@ int worker_main(const WorkerLimits& limits, const FindKernel& find) {
   // The verifier may be gone.
   [[maybe_unused]] const ssize_t sent = send(kControlDescriptor, &ending, sizeof ending, MSG_NOSIGNAL);
   return EXIT_SUCCESS;
+}
+
+/// A folder for a worker's temporary files, which is gone with it. Where none can be made, the path is empty.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::error_code error;
+    const std::filesystem::path parent = std::filesystem::temp_directory_path(error);
+    if (error) return;
+    std::string path = (parent / "mlstm-worker-XXXXXX").string();
+    if (mkdtemp(path.data()) != nullptr) path_ = path;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// Where the driver is loaded but has not made its devices yet, as before the first use of a GPU: the CUDA library
+/// would call this program, which belongs to the driver, and in a confined process it has no rights.
+void make_devices() {
+  std::error_code ignored;
+  if (!std::filesystem::exists("/proc/driver/nvidia/version", ignored) ||
+      std::filesystem::exists("/dev/nvidia-uvm", ignored))
+    return;
+  std::vector<std::string> words{"nvidia-modprobe", "-u"};
+  std::size_t gpus = 0;
+  for ([[maybe_unused]] const auto& gpu : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", ignored)) {
+    words.emplace_back("-c");
+    words.push_back(std::to_string(gpus++));
+  }
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  pid_t child = -1;
+  if (posix_spawnp(&child, arguments[0], nullptr, nullptr, arguments.data(), environ) == 0) waitpid(child, nullptr, 0);
+}
+
+}  // namespace
+
+int probe_main() { return kProbed + static_cast<int>(missing_confinement()); }
+
+int worker_main(const WorkerLimits& limits, const FindKernel& find) {
+  if (!is_socket(kFramesDescriptor) || !is_socket(kControlDescriptor))
+    throw std::runtime_error("worker: to be started by mlstm itself, which gives it two sockets");
+  const TemporaryFolder folder;
+  make_devices();
+  if ((limits.without & kNamespaces) == 0) enter_namespaces();
+  const pid_t watcher = fork();
+  if (watcher == 0) {
+    int status = EXIT_FAILURE;
+    try {
+      status = watch_over(limits, folder.path(), find);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+    }
+    _exit(status);
+  }
+  if (watcher < 0) throw std::runtime_error(std::string("worker: ") + std::strerror(errno));
+  if ((limits.without & kPrivileges) == 0) give_up_privileges();
+  refuse_tracing();
+  close(kFramesDescriptor);
+  close(kControlDescriptor);
+  int status = 0;
+  while (waitpid(watcher, &status, 0) < 0 && errno == EINTR) {
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
 }
 
 }  // namespace mlstm::verify

@@ -54,7 +54,10 @@ class WorkerPool::Impl {
   explicit Impl(WorkerOptions options)
       : options_(std::move(options)), most_idle_(std::max(8u, 2 * std::thread::hardware_concurrency())) {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    refuse_tracing();
   }
+
+  std::vector<std::string> exposed() { return exposed_by(missing()); }
 
   KernelData run(const Kernel& kernel, const Case& c, std::optional<Convention> convention, const RunOptions& how) {
     const VariantInfo& info = kernel.info();
@@ -106,7 +109,7 @@ class WorkerPool::Impl {
 
   std::vector<Described> describe(const std::string& library) {
     // What device it is for is not known yet, so no limit of CPU variants holds.
-    WorkerProcess process(options_.program, {0, options_.memory_limit});
+    WorkerProcess process(options_.program, {0, options_.memory_limit, missing()});
     std::string problem;
     try {
       const auto reply = process.exchange(FrameKind::describe, encode_text(library), {}, {}, seconds(options_.timeout));
@@ -210,6 +213,13 @@ class WorkerPool::Impl {
     }
   }
 
+  /// The parts of Confinement that workers do without. Throws WorkerError if workers cannot be started.
+  std::uint32_t missing() {
+    const std::lock_guard lock(missing_mutex_);
+    if (!missing_) missing_ = probe_confinement(options_.program) | options_.without;
+    return *missing_;
+  }
+
   std::unique_ptr<Worker> take(const Kernel& kernel) {
     const std::string group = group_of(kernel);
     for (;;) {
@@ -224,7 +234,8 @@ class WorkerPool::Impl {
       }
       if (worker->process.is_usable()) return worker;
     }
-    const WorkerLimits limits{kernel.info().device == Device::cpu ? options_.memory_limit : 0, options_.memory_limit};
+    const WorkerLimits limits{kernel.info().device == Device::cpu ? options_.memory_limit : 0, options_.memory_limit,
+                              missing()};
     auto worker = std::make_unique<Worker>(options_.program, limits);
     worker->group = group;
     return worker;
@@ -244,7 +255,8 @@ class WorkerPool::Impl {
 
   const WorkerOptions options_;
   const std::size_t most_idle_;
-  std::mutex gpu_, idle_mutex_, devices_mutex_;
+  std::mutex gpu_, idle_mutex_, devices_mutex_, missing_mutex_;
+  std::optional<std::uint32_t> missing_;
   std::list<std::unique_ptr<Worker>> idle_;  // the one used last comes first
   std::map<Device, std::string> unavailable_;
 };
@@ -297,6 +309,8 @@ RunFunction WorkerPool::runner() {
     return run(kernel, c, convention, options);
   };
 }
+
+std::vector<std::string> WorkerPool::exposed() { return impl_->exposed(); }
 
 std::string WorkerPool::unavailable(const Kernel& kernel) { return impl_->unavailable(kernel); }
 

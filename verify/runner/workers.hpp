@@ -12,7 +12,9 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "runner/confinement.hpp"
 #include "runner/plugin.hpp"
 #include "runner/runner.hpp"
 
@@ -42,13 +44,15 @@ struct WorkerOptions {
   std::function<void(const std::string& key, const std::string& text)> on_output;
   /// A line for the user. From any thread.
   std::function<void(const std::string& line)> on_notice;
+  /// Parts of Confinement to do without though the system has them: for tests of what they are good for.
+  std::uint32_t without = 0;
 };
 
 /// Worker processes, started when needed and used again. A worker runs either registered variants of one device, or one
 /// variant of a plugin. After a run that did not succeed it is thrown away; if registered variants other than the one
 /// that ran had used it before, the run is made once more in a fresh one, so that what they left behind is not blamed
 /// on it. Whatever a kernel started is gone with its worker, and workers are gone when the pool, or this process, is.
-/// This process becomes the reaper of its orphaned descendants.
+/// This process becomes the reaper of its orphaned descendants, and cannot be traced any more.
 class WorkerPool {
  public:
   explicit WorkerPool(WorkerOptions options);
@@ -69,6 +73,10 @@ class WorkerPool {
   /// to outlive them. Throws PluginError.
   PluginVariants load_plugin(const std::filesystem::path& library);
 
+  /// What a kernel that means harm could reach, because this system lacks something (exposed_by); empty: nothing that
+  /// verdicts depend on. Throws WorkerError if workers cannot be started.
+  std::vector<std::string> exposed();
+
  private:
   class Impl;
   class RemoteVariant;
@@ -77,16 +85,21 @@ class WorkerPool {
 
 /// What a worker is told when it is started.
 struct WorkerLimits {
-  std::uint64_t data = 0;    ///< bytes that it can have beyond those it starts with (RLIMIT_DATA); 0: any number
-  std::uint64_t memory = 0;  ///< bytes of memory that it may hold before it is killed; 0: any number
+  std::uint64_t data = 0;     ///< bytes that it can have beyond those it starts with (RLIMIT_DATA); 0: any number
+  std::uint64_t memory = 0;   ///< bytes of memory that it may hold before it is killed; 0: any number
+  std::uint64_t without = 0;  ///< parts of Confinement that this system does not have
 };
 
 /// Where a worker finds registered variants by their full key; null if there is none.
 using FindKernel = std::function<const Kernel*(std::string_view key)>;
 
-/// The whole life of a worker process. This process watches: it starts the one that runs kernels, and when that one
-/// ends, or the verifier is gone or wants it so, ends it and all that it has started. Returns the exit status. Throws
-/// std::runtime_error if it was not started by a WorkerPool.
+/// The whole life of a worker. This process starts one that watches: that starts the one that runs kernels, and when
+/// that one ends, or the verifier is gone or wants it so, ends it and all that it has started. All three are confined.
+/// Returns the exit status. Throws std::runtime_error if it was not started by a WorkerPool.
 int worker_main(const WorkerLimits& limits, const FindKernel& find = find_kernel);
+
+/// What `program worker --probe` does: finds out how workers can be confined. The exit status says it to the
+/// WorkerPool.
+int probe_main();
 
 }  // namespace mlstm::verify

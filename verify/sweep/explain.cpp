@@ -38,8 +38,26 @@ void add_lines(Item& item, std::string text) {
   item.explanation += (item.explanation.empty() ? "" : "\n") + text;
 }
 
-std::string stages_text(const Kernel& kernel, const ProblemSpec& spec, std::optional<Convention> convention,
-                        const SweepOptions& sweep) {
+/// `verdicts` are those of the run that are of the item's kind.
+void explain(Item& item, const ProblemRuns& work, const Run& run, const std::vector<Item>& verdicts,
+             const ExplainOptions& options) {
+  if (options.stages) add_lines(item, look_into(*run.kernel, work.spec, run.convention, options.sweep));
+  if (!options.seconds) return;
+  ShrinkOptions how;
+  how.seconds = *options.seconds;
+  how.sweep = options.sweep;
+  const Shrunk shrunk = shrink(*run.kernel, work.spec, run.convention, *failure_of(verdicts), how);
+  add_lines(item, to_text(shrunk));
+  if (options.stages && shrunk.failed > 0 && !(shrunk.spec == work.spec)) {
+    std::string text = look_into(*run.kernel, shrunk.spec, run.convention, options.sweep);
+    if (!text.empty()) add_lines(item, "in the shrunken problem:\n" + text);
+  }
+}
+
+}  // namespace
+
+std::string look_into(const Kernel& kernel, const ProblemSpec& spec, std::optional<Convention> convention,
+                      const SweepOptions& sweep) {
   Case c = make_case(spec);
   const RunFunction once = [&](const Kernel& k, const Case& part, std::optional<Convention> in, const RunOptions&) {
     return sweep.runner(k, part, in, {.repeats = 0, .guarded = sweep.run.guarded});
@@ -62,24 +80,6 @@ std::string stages_text(const Kernel& kernel, const ProblemSpec& spec, std::opti
     text += line + "\n";
   return text;
 }
-
-/// `verdicts` are those of the run that are of the item's kind.
-void explain(Item& item, const ProblemRuns& work, const Run& run, const std::vector<Item>& verdicts,
-             const ExplainOptions& options) {
-  if (options.stages) add_lines(item, stages_text(*run.kernel, work.spec, run.convention, options.sweep));
-  if (!options.seconds) return;
-  ShrinkOptions how;
-  how.seconds = *options.seconds;
-  how.sweep = options.sweep;
-  const Shrunk shrunk = shrink(*run.kernel, work.spec, run.convention, *failure_of(verdicts), how);
-  add_lines(item, to_text(shrunk));
-  if (options.stages && shrunk.failed > 0 && !(shrunk.spec == work.spec)) {
-    std::string text = stages_text(*run.kernel, shrunk.spec, run.convention, options.sweep);
-    if (!text.empty()) add_lines(item, "in the shrunken problem:\n" + text);
-  }
-}
-
-}  // namespace
 
 void explain_failures(std::vector<Record>& records, const std::vector<Unit>& units, const ExplainOptions& options) {
   std::map<std::int64_t, const ProblemRuns*> work_of;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "sweep/sweep.hpp"
@@ -18,6 +19,10 @@ struct ExplainOptions {
   SweepOptions sweep;                         ///< how to run: run, runner, threads. The rest is ignored
   std::function<void(const Item&)> progress;  ///< called before a failure is looked into
 };
+
+/// The stage that goes wrong first and known mistakes that would give the same, as lines, for a run that fails.
+std::string look_into(const Kernel& kernel, const ProblemSpec& spec, std::optional<Convention> convention,
+                      const SweepOptions& sweep);
 
 /// Adds to Item::explanation of the first failing item of the first failures of every variant, in the order of the
 /// plan. Failures are of one kind if they have the dtype in common, and are of outputs, of gradients, or of runs that

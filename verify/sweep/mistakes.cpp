@@ -10,6 +10,7 @@
 
 #include "cases/problems.hpp"
 #include "judge/tensor_view.hpp"
+#include "sweep/guesses.hpp"
 #include "sweep/mistakes.hpp"
 #include "sweep/probe.hpp"
 
@@ -19,36 +20,10 @@ namespace {
 constexpr double kMost = 0.95;  // of a tensor's failing elements have to be explained
 constexpr double kSlack = 2;    // bounds that two answers may be apart: one for either problem
 constexpr std::size_t kShown = 3;
-constexpr double kLargest = 2e10;    // multiplications of a problem that is solved again for each mistake
-constexpr std::int64_t kSample = 8;  // elements that have to be explained in all; fewer fit by chance
-
-/// What the kernel would have computed; tensors that a mistake says nothing about are absent.
-using Guess = std::function<ReferenceData()>;
-
-struct Mistake {
-  std::string name;
-  Guess guess;
-};
-
-Case bare(const Case& c) {
-  Case copy;
-  copy.name = c.name;
-  copy.problem = c.problem;
-  copy.inputs = c.inputs;
-  copy.cotangents = c.cotangents;
-  return copy;
-}
-
-template <class Change>
-Guess changed(const Case& c, int threads, Change change) {
-  return [&c, threads, change] {
-    Case copy = bare(c);
-    change(copy);
-    reference::Options options;
-    options.threads = threads;
-    return evaluate_reference(copy, options);
-  };
-}
+constexpr double kLargest = 2e10;          // multiplications of a problem that is solved again for each mistake
+constexpr std::int64_t kSample = 8;        // elements that have to be explained in all; fewer fit by chance
+constexpr std::int64_t kLargeSample = 64;  // the same for statistics
+constexpr double kAsWell = 4;              // how much more a guess may leave than another one, to be named beside it
 
 void drop_initial_states(Case& c) {
   c.problem.has_initial_state = false;
@@ -79,7 +54,7 @@ ReferenceData chunk_by_chunk(const Case& c, Dropped dropped, int threads) {
   TensorMap states;  // after the chunk before
   for (std::int64_t first = 0; first < s.S; first += c.problem.chunk_size) {
     const std::int64_t end = std::min(first + c.problem.chunk_size, s.S);
-    Case chunk = bare(c);
+    Case chunk = without_results(c);
     chunk.problem.shape.S = end - first;
     if (first > 0) drop_initial_states(chunk);
     if (first > 0 && dropped == Dropped::cotangent) {
@@ -127,7 +102,7 @@ ReferenceData chunk_by_chunk(const Case& c, Dropped dropped, int threads) {
 
 /// h_t = C_{t-1}^T q_t: each q reads the state one step early.
 ReferenceData strictly_causal(const Case& c, int threads) {
-  Case later = bare(c);
+  Case later = without_results(c);
   later.cotangents.clear();
   later.inputs.at("q") = shifted(c.inputs.at("q"), -1);
   reference::Options options;
@@ -158,12 +133,12 @@ ReferenceData with_denominator(const Case& c, int threads, double (*denominator)
   return result;
 }
 
-std::vector<Mistake> mistakes_of(const Case& c, int threads) {
+std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, int threads) {
   const Problem& p = c.problem;
   const double root = std::sqrt(static_cast<double>(p.shape.DHQK));
   std::vector<Mistake> all;
   const auto add = [&](std::string name, auto change) {
-    all.push_back({std::move(name), changed(c, threads, change)});
+    all.push_back({std::move(name), answer_to(c, threads, change)});
   };
   if (c.kernel->variant.starts_with("chunkwise--") && p.chunk_size > 0 && p.chunk_size < p.shape.S) {
     all.push_back(
@@ -180,6 +155,7 @@ std::vector<Mistake> mistakes_of(const Case& c, int threads) {
   if (p.shape.S > 1)
     all.push_back({"q reads the state before its own step", [&c, threads] { return strictly_causal(c, threads); }});
   if (p.eps != 0) add("eps is 0", [](Case& d) { d.problem.eps = 0; });
+  if (p.eps != 0) add("eps is added twice", [](Case& d) { d.problem.eps *= 2; });
   if (p.eps != 0 && p.eps != 1) add("eps is squared", [](Case& d) { d.problem.eps *= d.problem.eps; });
   if (p.eps != 1e-6) add("eps is 1e-6 whatever is asked for", [](Case& d) { d.problem.eps = 1e-6; });
   if (p.has_m() && !p.has_initial_state)
@@ -205,6 +181,18 @@ std::vector<Mistake> mistakes_of(const Case& c, int threads) {
          [](double l, double m, double eps) {
            return std::max({std::abs(l), std::exp(-m), eps});
          }},
+        {"the floor of the denominator is exp(+m)",
+         [](double l, double m, double eps) { return std::max(std::abs(l), std::exp(m)) + eps; }},
+        {"the denominator is a sum, not a maximum",
+         [](double l, double m, double eps) { return std::abs(l) + std::exp(-m) + eps; }},
+        {"eps is added only to the floor",
+         [](double l, double m, double eps) { return std::max(std::abs(l), std::exp(-m) + eps); }},
+        {"eps is added only where the floor is the denominator",
+         [](double l, double m, double eps) {
+           return std::max(std::abs(l), std::exp(-m)) + (std::abs(l) < std::exp(-m) ? eps : 0);
+         }},
+        {"eps is multiplied by exp(-m)",
+         [](double l, double m, double eps) { return std::max(std::abs(l), std::exp(-m)) + eps * std::exp(-m); }},
         {"there is no denominator", [](double, double, double) { return 1.0; }}};
     for (const auto& [name, denominator] : denominators)
       all.push_back(
@@ -218,92 +206,203 @@ std::vector<Mistake> mistakes_of(const Case& c, int threads) {
       add(name + " are one step late", [gate](Case& d) { d.inputs.at(gate) = shifted(d.inputs.at(gate), 1); });
       add(name + " are one step early", [gate](Case& d) { d.inputs.at(gate) = shifted(d.inputs.at(gate), -1); });
     }
+  for (const auto& more : {state_mistakes(c, right, threads), gradient_mistakes(c, right, threads)})
+    all.insert(all.end(), more.begin(), more.end());
   return all;
 }
 
-/// Whether nearly all elements of the tensor that fail are what `guess` is.
-bool explains(const JudgedTensor& judged, const Array& guess) {
+/// How a guess compares with one tensor.
+struct Match {
+  bool tells = false;         ///< it is clearly another answer than the right one
+  bool explains = false;      ///< nearly all failing elements are what it is, and most others too
+  double residual = 0;        ///< sum of squares of what is left, in bounds
+  std::int64_t elements = 0;  ///< that it explains
+};
+
+Match compare(const JudgedTensor& judged, const Array& guess) {
   const Array ratios = ratios_of(judged);
+  const double *value = judged.values->data(), *right = judged.reference->data(), *bound = judged.bound->data();
   double guessed = 0, expected = 0;
-  std::int64_t failing = 0, explained = 0;
-  for (std::size_t n = 0; n < ratios.size(); ++n)
-    if (!(ratios.data()[n] <= 1)) {
-      guessed += guess.data()[n] * guess.data()[n];
-      expected += judged.reference->data()[n] * judged.reference->data()[n];
-    }
+  for (std::size_t n = 0; n < ratios.size(); ++n) {
+    guessed += guess.data()[n] * guess.data()[n];
+    expected += right[n] * right[n];
+  }
   // A larger answer has a larger bound.
   const double growth = expected > 0 ? std::max(1.0, std::sqrt(guessed / expected)) : 1;
-  for (std::size_t n = 0; n < ratios.size(); ++n)
-    if (!(ratios.data()[n] <= 1)) {
-      ++failing;
-      const double error = std::abs(judged.values->data()[n] - judged.reference->data()[n]),
-                   rest = std::abs(judged.values->data()[n] - guess.data()[n]);
-      // Not by the slack alone: nearer to the guess than to the right answer.
-      explained += rest <= kSlack * growth * judged.bound->data()[n] && !(rest > error / 2);
+  Match result;
+  std::int64_t failing = 0, others_missed = 0, told = 0;
+  double errors = 0;
+  for (std::size_t n = 0; n < ratios.size(); ++n) {
+    const double error = std::abs(value[n] - right[n]), rest = std::abs(value[n] - guess.data()[n]);
+    const bool fits = rest <= kSlack * growth * bound[n];
+    told += std::abs(guess.data()[n] - right[n]) > 2 * kSlack * growth * bound[n] ? 1 : 0;
+    if (ratios.data()[n] <= 1) {
+      others_missed += fits ? 0 : 1;
+      continue;
     }
-  return failing > 0 && static_cast<double>(explained) >= kMost * static_cast<double>(failing);
+    ++failing;
+    // Not by the slack alone: nearer to the guess than to the right answer.
+    const bool explained = fits && !(rest > error / 2);
+    result.elements += explained ? 1 : 0;
+    if (explained && bound[n] > 0) {
+      result.residual += rest * rest / (bound[n] * bound[n]);
+      errors += error * error / (bound[n] * bound[n]);
+    }
+  }
+  const auto count = static_cast<double>(failing);
+  result.explains = failing > 0 && static_cast<double>(result.elements) >= kMost * count &&
+                    static_cast<double>(others_missed) <= (1 - kMost) * count && !(result.residual > errors / 16);
+  result.tells = told > 0;
+  return result;
+}
+
+enum class Rounding { to_nearest, toward_zero };
+
+double rounded(double value, DType dtype, Rounding rounding) {
+  if (rounding == Rounding::to_nearest) return round_to(dtype, value);
+  int exponent = 0;
+  const double fraction = std::frexp(value, &exponent);
+  const int bits = -std::ilogb(unit_roundoff(dtype));
+  return std::ldexp(std::trunc(std::ldexp(fraction, bits)), exponent - bits);
+}
+
+/// The right answer where those operands of products that are inputs are rounded.
+ReferenceData rounded_operands(const Case& c, DType operand, Rounding rounding, int threads) {
+  return answer_to(c, threads, [operand, rounding](Case& d) {
+    const auto round = [&](Array& array) {
+      for (double& value : array) value = rounded(value, operand, rounding);
+    };
+    for (const char* name : {"q", "k", "v"}) round(d.inputs.at(name));
+    if (const auto dh = d.cotangents.find("h"); dh != d.cotangents.end()) round(dh->second);
+  })();
+}
+
+/// Whether the errors of a tensor are those of products with operands in a coarser format: within its bound (`wide`),
+/// in nearly all elements, not all far smaller than the bound, with a mean near zero, and correlated with the part of
+/// them that is known, that of the inputs (`guess`). Other coarse errors have the size, but not the correlation.
+bool is_rounded(const JudgedTensor& wide, const Array& guess) {
+  constexpr double least_correlation = 0.5, smallest = 1.0 / 20, still_an_error = 1e-3;
+  if (locate(wide).failing > 0) return false;
+  std::int64_t elements = 0, wrong = 0;
+  double ee = 0, eg = 0, gg = 0, sum = 0, largest = 0;
+  for (std::size_t n = 0; n < guess.size(); ++n) {
+    const double bound = wide.bound->data()[n], right = wide.reference->data()[n];
+    if (!(bound > 0) || !std::isfinite(bound) || right == 0) continue;
+    const double error = (wide.values->data()[n] - right) / bound, guessed = (guess.data()[n] - right) / bound;
+    ++elements;
+    wrong += std::abs(error) > still_an_error ? 1 : 0;
+    ee += error * error, eg += error * guessed, gg += guessed * guessed, sum += error;
+    largest = std::max(largest, std::abs(error));
+  }
+  if (elements < kLargeSample || static_cast<double>(wrong) < 0.9 * static_cast<double>(elements)) return false;
+  const double slope = eg / gg, correlation = eg / std::sqrt(ee * gg);
+  const double mean = std::abs(sum) / std::sqrt(static_cast<double>(elements) * ee);
+  return largest >= smallest && mean < 0.25 && correlation >= least_correlation && slope > 0.4 && slope < 2.5;
 }
 
 }  // namespace
 
 std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& reference, const std::vector<Item>& items,
                                        int threads) {
-  std::vector<const Item*> failing;
-  for (const Item& item : items)
-    if (item.status == Status::FAIL && item.error_ratio) failing.push_back(&item);
+  std::vector<const Item*> failing, passing;
+  for (const Item& item : items) {
+    if (!item.error_ratio) continue;
+    if (item.status == Status::FAIL && item.error_ratio > 1) failing.push_back(&item);
+    if (item.status == Status::PASS) passing.push_back(&item);
+  }
   if (failing.empty() || !c.kernel) return {};
   if (cost_of(c.problem, !c.cotangents.empty()) > kLargest)
     return {"known mistakes were not tried: the problem is too large to be solved once for each of them"};
   const Precision declared = precision_of(c);
   const TensorMap bounds = error_bounds(c, reference, declared, threads);
-
-  std::vector<std::int64_t> counts;  // failing elements by item
-  for (const Item* item : failing) counts.push_back(locate(judged_tensor(c, reference, bounds, *item)).failing);
+  const auto answer_in = [](const ReferenceData& guess, const Item& item) -> const Array* {
+    const bool output = item.convention.empty();
+    const TensorMap& tensors = output ? guess.outputs : item.convention == "detached" ? guess.detached : guess.exact;
+    const auto answer = tensors.find(output ? item.tensor : item.tensor.substr(1));
+    return answer == tensors.end() ? nullptr : &answer->second;
+  };
 
   struct Found {
     std::string name;
     std::vector<std::string> tensors;
+    double residual = 0;
   };
   std::vector<Found> found;
-  const auto add = [&](const std::string& name, const auto& explained) {
-    Found entry{name, {}};
-    std::int64_t elements = 0;
-    for (std::size_t n = 0; n < failing.size(); ++n)
-      if (explained(*failing[n])) {
-        entry.tensors.push_back(failing[n]->tensor);
-        elements += counts[n];
-      }
-    if (!entry.tensors.empty() && (elements >= kSample || entry.tensors.size() == failing.size()))
-      found.push_back(std::move(entry));
-  };
-  for (const Mistake& mistake : mistakes_of(c, threads)) {
+  for (const Mistake& mistake : mistakes_of(c, reference, threads)) {
     const ReferenceData guess = mistake.guess();
-    add(mistake.name, [&](const Item& item) {
-      const bool output = item.convention.empty();
-      const TensorMap& tensors = output ? guess.outputs : item.convention == "detached" ? guess.detached : guess.exact;
-      const auto answer = tensors.find(output ? item.tensor : item.tensor.substr(1));
-      return answer != tensors.end() && explains(judged_tensor(c, reference, bounds, item), answer->second);
-    });
+    // Where what is right contradicts it, it may have been made in a part of the computation alone.
+    struct Part {
+      const char* name;
+      bool (*holds)(const Item&);
+    };
+    constexpr Part parts[] = {
+        {"", [](const Item&) { return true; }},
+        {", in the backward pass alone", [](const Item& item) { return !item.convention.empty(); }},
+        {", in h alone", [](const Item& item) { return item.tensor == "h"; }}};
+    for (const Part& part : parts) {
+      Found entry{mistake.name + part.name, {}};
+      std::int64_t elements = 0, missed = 0;
+      bool fails_elsewhere = false;
+      for (const Item* item : failing) {
+        fails_elsewhere |= item->convention.empty() && !part.holds(*item);
+        const Array* const answer = part.holds(*item) ? answer_in(guess, *item) : nullptr;
+        if (answer == nullptr) continue;
+        const Match result = compare(judged_tensor(c, reference, bounds, *item), *answer);
+        if (!result.explains) {
+          ++missed;
+          continue;
+        }
+        entry.tensors.push_back(item->tensor);
+        entry.residual += result.residual;
+        elements += result.elements;
+      }
+      const bool contradicted = std::any_of(passing.begin(), passing.end(), [&](const Item* item) {
+        const Array* const answer = part.holds(*item) ? answer_in(guess, *item) : nullptr;
+        return answer != nullptr && compare(judged_tensor(c, reference, bounds, *item), *answer).tells;
+      });
+      if (contradicted || fails_elsewhere || elements < kSample ||
+          missed > static_cast<std::int64_t>(entry.tensors.size()))
+        continue;
+      found.push_back(std::move(entry));
+      break;
+    }
   }
-  for (const DType operand : {DType::tfloat32, DType::float16, DType::bfloat16}) {
-    if (unit_roundoff(operand) <= unit_roundoff(declared.operand)) continue;
-    Precision coarse = declared;
-    coarse.operand = operand;
-    const TensorMap wide = error_bounds(c, reference, coarse, threads);
-    const std::size_t before = found.size();
-    add(fmt::format("matrix products read {}", to_string(operand)),
-        [&](const Item& item) { return locate(judged_tensor(c, reference, wide, item)).failing == 0; });
-    if (found.size() > before && found.back().tensors.size() == failing.size()) break;  // coarser ones explain it too
-  }
-  std::stable_sort(found.begin(), found.end(),
-                   [](const Found& a, const Found& b) { return a.tensors.size() > b.tensors.size(); });
-  // One that explains everything leaves nothing to the others.
-  if (!found.empty() && found.front().tensors.size() == failing.size())
-    std::erase_if(found, [&](const Found& other) { return other.tensors.size() < failing.size(); });
-  std::vector<std::string> lines;
-  for (std::size_t n = 0; n < std::min(found.size(), kShown); ++n)
-    lines.push_back(fmt::format("as if: {}: that would give {}", found[n].name, fmt::join(found[n].tensors, ", ")));
-  return lines;
+  const auto complete = [&](const Found& one) { return one.tensors.size() == failing.size(); };
+  if (std::none_of(found.begin(), found.end(), complete))
+    for (const DType operand : {DType::float32, DType::tfloat32, DType::float16, DType::bfloat16}) {
+      if (unit_roundoff(operand) <= unit_roundoff(declared.operand)) continue;
+      Precision coarse = declared;
+      coarse.operand = operand;
+      const TensorMap wide = error_bounds(c, reference, coarse, threads);
+      Found entry{fmt::format("matrix products read {}", to_string(operand)), {}};
+      for (const Item* item : failing) {
+        const JudgedTensor judged = judged_tensor(c, reference, wide, *item);
+        if (locate(judged).failing > 0) break;
+        entry.tensors.push_back(item->tensor);
+      }
+      if (!complete(entry)) continue;
+      const auto is_like = [&](Rounding rounding) {
+        const ReferenceData guess = rounded_operands(c, operand, rounding, threads);
+        return std::any_of(failing.begin(), failing.end(), [&](const Item* item) {
+          const Array* const answer = answer_in(guess, *item);
+          return answer != nullptr && is_rounded(judged_tensor(c, reference, wide, *item), *answer);
+        });
+      };
+      if (!is_like(Rounding::to_nearest) && !is_like(Rounding::toward_zero)) continue;
+      found.push_back(std::move(entry));
+      break;
+    }
+  std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) {
+    return std::pair(-std::ssize(a.tensors), a.residual) < std::pair(-std::ssize(b.tensors), b.residual);
+  });
+  // What explains most leaves nothing to the others, but for those that give the same tensors as well as it does.
+  std::vector<std::string> names;
+  for (const Found& one : found)
+    if (one.tensors == found.front().tensors && one.residual <= kAsWell * (found.front().residual + 1))
+      names.push_back(one.name);
+  if (names.empty() || names.size() > kShown) return {};
+  return {
+      fmt::format("as if: {}: that would give {}", fmt::join(names, "; or: "), fmt::join(found.front().tensors, ", "))};
 }
 
 }  // namespace mlstm::verify

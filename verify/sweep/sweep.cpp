@@ -261,6 +261,8 @@ std::vector<Record> run_sweep(const std::vector<Unit>& units, const SweepOptions
   std::mutex mutex;
   for_each_unit(open, options.threads, [&](const Unit& unit, int threads) {
     std::vector<Record> records = run_unit(unit, threads, options, keeper);
+    if (unit.cannot_run() == nullptr)
+      for (Record& record : records) record.item.exposed = options.exposed;
     const std::lock_guard lock(mutex);
     for (Record& record : records) keeper.add(record);
     if (options.journal != nullptr) options.journal->append(unit, records);

@@ -167,6 +167,7 @@ struct SweepOptions {
   RunFunction runner = run_kernel;
   std::optional<std::uint64_t> worker_memory;    ///< bytes that a process that runs kernels may use, 0: any; absent:
                                                  ///< kernels run in this process
+  std::vector<std::string> exposed;              ///< Item::exposed of everything that is run
   std::uint64_t large = std::uint64_t{1} << 31;  ///< bytes from which on a problem that is run is told to on_notice
   std::function<void(const std::string&)> on_notice;  ///< a line on a problem that needs much memory, before it starts
   Journal* journal = nullptr;                         ///< units done there are not run again

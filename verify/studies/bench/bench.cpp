@@ -5,8 +5,13 @@
 
 #include <algorithm>
 #include <exception>
+#include <functional>
+#include <map>
 #include <memory>
+#include <set>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "base/memory.hpp"
 #include "cases/problems.hpp"
@@ -94,18 +99,86 @@ class Workload {
   std::size_t forward_memory() const { return forward_memory_; }
   std::size_t forward_backward_memory() const { return saved_bytes_ + workspace_bytes_; }
 
-  void forward(std::int64_t turn, bool save) const {
+  void forward(std::int64_t turn, bool save) {
+    last_turn_ = turn;
     ForwardArgs args = set(turn).forward;
     if (!save) args.saved = nullptr;
     task_.kernel->forward(task_.problem, args);
   }
-  void backward(std::int64_t turn) const { task_.kernel->backward(task_.problem, set(turn).backward); }
+  void backward(std::int64_t turn) { task_.kernel->backward(task_.problem, set(turn).backward); }
+  void forward_backward(std::int64_t turn) {
+    forward(turn, true);
+    backward(turn);
+  }
+
+  /// Overwrites all that is computed.
+  void poison(std::byte byte) {
+    for (const Set& one : sets_)
+      for (const auto& [name, data] : one.results) memory_.fill(data, byte, bytes_of(tensor_of(name)));
+  }
+
+  // Of the set that was used last: that of the last call that was timed, also where a graph repeats it.
+
+  void repeat_last(bool with_backward) {
+    if (with_backward)
+      forward_backward(last_turn_);
+    else
+      forward(last_turn_, false);
+  }
+
+  /// A digest of each tensor that was computed.
+  std::map<std::string, std::size_t> digests(bool with_gradients) const {
+    constexpr std::size_t block = std::size_t{64} << 20;
+    std::map<std::string, std::size_t> found;
+    std::string text;
+    for (const auto& [name, data] : set(last_turn_).results) {
+      if (is_gradient(name) && !with_gradients) continue;
+      const std::size_t bytes = bytes_of(tensor_of(name));
+      std::size_t& digest = found[name];
+      for (std::size_t begin = 0; begin < bytes; begin += block) {
+        text.resize(std::min(block, bytes - begin));
+        memory_.download(text.data(), static_cast<const std::byte*>(data) + begin, text.size());
+        digest = digest * 31 + std::hash<std::string>{}(text);
+      }
+    }
+    return found;
+  }
+
+  /// One head as a problem of its own, with what was computed.
+  Case one_head(std::int64_t head, bool with_gradients) const {
+    const Set& from = set(last_turn_);
+    const std::optional<Convention> convention = with_gradients ? task_.convention : std::nullopt;
+    Case c;
+    c.problem = task_.problem;
+    c.problem.shape.B = c.problem.shape.NH = 1;
+    const auto read = [&](const void* data, const std::string& tensor) {
+      std::vector<std::byte> bytes(bytes_of(tensor) / static_cast<std::size_t>(task_.problem.shape.heads()));
+      memory_.download(bytes.data(),
+                       static_cast<const std::byte*>(data) + static_cast<std::size_t>(head) * bytes.size(),
+                       bytes.size());
+      return unpack(bytes, storage_dtype(tensor, c.problem), shape_of(tensor, c.problem.shape));
+    };
+    for (const auto& [name, data] : from.inputs) c.inputs[name] = read(data, name);
+    if (convention) c.cotangents["h"] = read(from.backward.dh, "h");
+    c.kernel = declared_data(task_.kernel->info(), c.problem, convention);
+    for (const auto& [name, data] : from.results)
+      if (!is_gradient(name))
+        c.kernel->outputs[name] = read(data, name);
+      else if (convention)
+        c.kernel->gradients[tensor_of(name)] = read(data, tensor_of(name));
+    return c;
+  }
 
  private:
   struct Set {
     ForwardArgs forward;
     BackwardArgs backward;
+    std::map<std::string, const void*> inputs;
+    std::map<std::string, void*> results;  ///< gradients as "dq", ...
   };
+
+  static bool is_gradient(const std::string& name) { return name.front() == 'd'; }
+  static std::string tensor_of(const std::string& name) { return is_gradient(name) ? name.substr(1) : name; }
 
   const Set& set(std::int64_t turn) const { return sets_[static_cast<std::size_t>(turn) % sets_.size()]; }
 
@@ -136,22 +209,26 @@ class Workload {
   Set make_set() {
     const Problem& problem = task_.problem;
     Set set;
+    const auto input = [&](const char* name, double mean = 0, double deviation = 1) {
+      return set.inputs[name] = add_random(name, mean, deviation);
+    };
     ForwardArgs& fw = set.forward;
-    fw.q = add_random("q");
-    fw.k = add_random("k");
-    fw.v = add_random("v");
-    fw.i = add_random("i");
-    fw.f = add_random("f", kForgetOffset);
+    fw.q = input("q");
+    fw.k = input("k");
+    fw.v = input("v");
+    fw.i = input("i");
+    fw.f = input("f", kForgetOffset);
     if (problem.has_initial_state) {
-      fw.c_initial = add_random("c_initial", 0, 2);
-      fw.n_initial = add_random("n_initial", 0, 2);
-      if (problem.has_m()) fw.m_initial = add_random("m_initial");
+      fw.c_initial = input("c_initial", 0, 2);
+      fw.n_initial = input("n_initial", 0, 2);
+      if (problem.has_m()) fw.m_initial = input("m_initial");
     }
+    const auto result = [&](const std::string& name) { return set.results[name] = add(bytes_of(tensor_of(name))); };
     for (const std::string& name : outputs())
       *(name == "h"        ? &fw.h
         : name == "c_last" ? &fw.c_last
         : name == "n_last" ? &fw.n_last
-                           : &fw.m_last) = add(bytes_of(name));
+                           : &fw.m_last) = result(name);
     fw.workspace = workspace_;
     fw.stream = memory_.stream();
     if (!task_.convention) return set;
@@ -170,15 +247,15 @@ class Workload {
     bw.h = fw.h;
     bw.saved = fw.saved;
     bw.dh = add_random("h");
-    bw.dq = add(bytes_of("q"));
-    bw.dk = add(bytes_of("k"));
-    bw.dv = add(bytes_of("v"));
-    bw.di = add(bytes_of("i"));
-    bw.df = add(bytes_of("f"));
+    bw.dq = result("dq");
+    bw.dk = result("dk");
+    bw.dv = result("dv");
+    bw.di = result("di");
+    bw.df = result("df");
     if (problem.has_initial_state) {
-      bw.dc_initial = add(bytes_of("c_initial"));
-      bw.dn_initial = add(bytes_of("n_initial"));
-      if (problem.has_m()) bw.dm_initial = add(bytes_of("m_initial"));
+      bw.dc_initial = result("dc_initial");
+      bw.dn_initial = result("dn_initial");
+      if (problem.has_m()) bw.dm_initial = result("dm_initial");
     }
     bw.workspace = workspace_;
     bw.stream = fw.stream;
@@ -191,7 +268,34 @@ class Workload {
   std::vector<Set> sets_;
   std::size_t forward_memory_ = 0, saved_bytes_ = 0, workspace_bytes_ = 0;
   void* workspace_ = nullptr;
+  std::int64_t last_turn_ = 0;
 };
+
+// Two byte patterns that no kernel computes: NaN in every dtype, and a finite number.
+constexpr std::byte kNaN{0xff}, kFinite{0x3c};
+
+/// What is wrong with the outputs that the timed calls left; empty if nothing. Two heads are judged against the
+/// reference; all are compared with a call by itself.
+std::string fault_of_timed(Workload& work, const BenchTask& task, DeviceMemory& memory, bool with_backward) {
+  memory.synchronize();
+  const auto timed = work.digests(with_backward);
+  const std::int64_t heads = task.problem.shape.heads();
+  for (const std::int64_t head : std::set{heads / 2, heads - 1}) {
+    Case c = work.one_head(head, with_backward);
+    JudgeOptions options;
+    options.convention = c.kernel->convention;
+    for (const Item& item : judge(c, evaluate_reference(c), options))
+      if (item.status != Status::PASS)
+        return fmt::format("what was timed is wrong: head {} of {}: {}", head, heads, describe(item));
+  }
+  work.poison(kFinite);
+  work.repeat_last(with_backward);
+  memory.synchronize();
+  const auto alone = work.digests(with_backward);
+  for (const auto& [name, digest] : timed)
+    if (alone.at(name) != digest) return "what was timed is not what a call by itself computes: " + name;
+  return {};
+}
 
 }  // namespace
 
@@ -230,20 +334,22 @@ BenchRow Bench::run(const BenchTask& task) {
     }
     DeviceMemory& memory = *memory_of(device);
     BenchClock& clock = *clock_of(device);
-    const Workload work(task, memory, clock);
+    Workload work(task, memory, clock);
+    const auto poison = [&] { work.poison(kNaN); };
     row.forward_memory = work.forward_memory();
-    row.forward = clock.time([&](std::int64_t turn) { work.forward(turn, false); }, work.sets(), budget_);
-    if (task.convention) {
+    row.forward = clock.time([&](std::int64_t turn) { work.forward(turn, false); }, work.sets(), budget_, poison);
+    row.note = fault_of_timed(work, task, memory, false);
+    if (task.convention && row.note.empty()) {
       row.forward_backward_memory = work.forward_backward_memory();
-      row.forward_backward = clock.time(
-          [&](std::int64_t turn) {
-            work.forward(turn, true);
-            work.backward(turn);
-          },
-          work.sets(), budget_);
+      row.forward_backward =
+          clock.time([&](std::int64_t turn) { work.forward_backward(turn); }, work.sets(), budget_, poison);
+      row.note = fault_of_timed(work, task, memory, true);
     }
-    memory.synchronize();
-    row.status = BenchStatus::TIMED;
+    row.status = row.note.empty() ? BenchStatus::TIMED : BenchStatus::NOT_VERIFIED;
+    if (!row.note.empty()) {
+      row.forward.reset();
+      row.forward_backward.reset();
+    }
   } catch (const TooLarge& reason) {
     row.note = reason.what();
   } catch (const std::exception& error) {

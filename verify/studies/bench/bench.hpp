@@ -103,7 +103,8 @@ struct BenchRow {
 };
 
 /// Verifies and times. A variant is first verified on a small problem of the same dtype, gate, dimensions and chunk
-/// size; one that fails has no speed.
+/// size; one that fails has no speed. So is what the last timed call computed: two heads are judged against the
+/// reference, and all have to be the bits of a call by itself.
 class Bench {
  public:
   explicit Bench(BenchBudget budget) : budget_(budget) {}

@@ -34,7 +34,8 @@ class SteadyClock final : public BenchClock {
     return static_cast<std::size_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   }
 
-  Timing time(const std::function<void(std::int64_t)>& call, std::int64_t, const BenchBudget& budget) override {
+  Timing time(const std::function<void(std::int64_t)>& call, std::int64_t, const BenchBudget& budget,
+              const std::function<void()>& before) override {
     std::int64_t turn = 0;
     const auto seconds = [&] {
       const auto start = std::chrono::steady_clock::now();
@@ -43,6 +44,7 @@ class SteadyClock final : public BenchClock {
     };
     seconds();  // touches memory for the first time
     std::vector<double> samples(static_cast<std::size_t>(samples_for(budget, seconds())));
+    before();
     for (double& sample : samples) sample = seconds();
     return summarize(std::move(samples), "steady_clock");
   }

@@ -24,8 +24,10 @@ class BenchClock {
   virtual std::size_t cache_bytes() const = 0;
   virtual std::size_t free_bytes() const = 0;
   /// Times call(0), call(1), ..., which take turns among `turns` sets of data, after warming up. A call may return
-  /// before its work is done.
-  virtual Timing time(const std::function<void(std::int64_t)>& call, std::int64_t turns, const BenchBudget& budget) = 0;
+  /// before its work is done. `before` is called once, when all is warm and the next call is one that counts.
+  virtual Timing time(
+      const std::function<void(std::int64_t)>& call, std::int64_t turns, const BenchBudget& budget,
+      const std::function<void()>& before = [] {}) = 0;
   virtual std::optional<Ceilings> ceilings() = 0;
 };
 

@@ -115,7 +115,8 @@ class CudaClock final : public BenchClock {
 
   // Samples are queued without waiting in between, so that the GPU never waits for the host. What is shorter than a
   // millisecond is measured in batches, as a graph if possible: launches of the host would be slower than the kernels.
-  Timing time(const std::function<void(std::int64_t)>& call, std::int64_t turns, const BenchBudget& budget) override {
+  Timing time(const std::function<void(std::int64_t)>& call, std::int64_t turns, const BenchBudget& budget,
+              const std::function<void()>& before) override {
     constexpr double kLongEnough = 1e-3, kWarm = 0.2;
     const cudaStream_t stream = this->stream();
     std::int64_t turn = 0;
@@ -145,6 +146,7 @@ class CudaClock final : public BenchClock {
 
     const std::int64_t count = samples_for(budget, estimate * static_cast<double>(batch));
     std::vector<Event> starts(static_cast<std::size_t>(count)), stops(static_cast<std::size_t>(count));
+    before();
     for (std::size_t n = 0; n < starts.size(); ++n) {
       starts[n].record(stream);
       if (by_graph)
@@ -171,7 +173,7 @@ class CudaClock final : public BenchClock {
       // the better of the copies of the runtime and of cuBLAS: neither is always the faster one
       const Blas blas(stream());
       const auto bytes_per_second = [&](const std::function<void(std::int64_t)>& copy) {
-        return 2 * static_cast<double>(bytes) / time(copy, 1, budget).median;
+        return 2 * static_cast<double>(bytes) / time(copy, 1, budget, [] {}).median;
       };
       found.copy_bytes_per_second =
           std::max(bytes_per_second([&](std::int64_t) {
@@ -198,7 +200,7 @@ class CudaClock final : public BenchClock {
                                        b.data(), CUDA_R_16BF, n, &zero, c.data(), CUDA_R_16BF, n, CUBLAS_COMPUTE_32F,
                                        CUBLAS_GEMM_DEFAULT));
           },
-          1, budget);
+          1, budget, [] {});
       found.product_flops_per_second = 2 * std::pow(static_cast<double>(n), 3) / timing.median;
     }
     return found;
