@@ -122,6 +122,14 @@ Precision precision_of(const Case& c) {
   return p;
 }
 
+double bound_constant(DType operand, std::string_view tensor) {
+  return constant_of(bound_constants(operand), tensor.substr(tensor.starts_with('d') ? 1 : 0));
+}
+
+double bias_constant(DType operand, std::string_view tensor) {
+  return constant_of(bias_constants(operand), tensor.substr(tensor.starts_with('d') ? 1 : 0));
+}
+
 TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Precision& precision, int threads) {
   return naming_who_ran_out("the verifier", "it computed the error bounds",
                             [&] { return bounds_in_memory(c, reference, precision, threads); });

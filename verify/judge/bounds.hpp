@@ -28,6 +28,10 @@ struct Precision {
 /// none.
 Precision precision_of(const Case& c);
 
+/// The calibrated constant c of a tensor ("h", ..., "dq", ..., "dm_initial"), and that of its bias (bias.hpp).
+double bound_constant(DType operand, std::string_view tensor);
+double bias_constant(DType operand, std::string_view tensor);
+
 /// Bounds by tensor: "h", "c_last", ..., "exact/q", ..., "detached/m_initial"; calibrated: an honest kernel of this
 /// precision stays at or below them. "exact/f" holds for a df summed from rounded q.dq - k.dk, "exact/f_straddling"
 /// for one summed from unrounded terms over straddling pairs. "exact/open_rows" (B,NH) counts the rows in which both

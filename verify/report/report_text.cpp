@@ -142,6 +142,7 @@ std::string describe(const Item& item) {
     if (!item.worst_index.empty()) fact += fmt::format(" at [{}]", fmt::join(item.worst_index, ", "));
     facts.push_back(fact);
   }
+  if (item.bias_ratio) facts.push_back("bias_ratio " + short_number(*item.bias_ratio));
   if (item.max_abs_error) facts.push_back("max_abs_error " + short_number(*item.max_abs_error));
   if (item.rel_frobenius) facts.push_back("rel_frobenius " + short_number(*item.rel_frobenius));
   if (!item.note.empty()) facts.push_back(item.note);
