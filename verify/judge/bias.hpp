@@ -4,20 +4,18 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
-#include "judge/bounds.hpp"
+#include "judge/error_sharing.hpp"
 #include "judge/locate.hpp"
 
 namespace mlstm::verify {
 
 /// A part of a tensor: some heads, some steps.
 struct BiasPlace {
-  std::int64_t head = -1;                ///< b NH + nh; -1: all heads
-  std::int64_t begin = 0, end = 0;       ///< steps; of a tensor without a time axis: 0, 1
+  std::int64_t head = -1;           ///< b NH + nh; -1: all heads
+  std::int64_t begin = 0, end = 0;  ///< steps; none of a tensor without a time axis
   bool operator==(const BiasPlace&) const = default;
 };
 
@@ -27,28 +25,6 @@ struct Bias {
   double slope = 0;    ///< of that part: 0.01 if it is 1 % too large; negative if it is too small
   double allowed = 0;  ///< the slope that the whole tensor may have
   BiasPlace place;     ///< that part
-};
-
-/// How much of their errors the elements of one head may share.
-struct HeadSharing;
-
-/// The same for all heads of a problem, at one precision.
-class ErrorSharing {
- public:
-  ErrorSharing(const Case& c, const Precision& precision);
-  ~ErrorSharing();
-  ErrorSharing(const ErrorSharing&) = delete;
-  ErrorSharing& operator=(const ErrorSharing&) = delete;
-
-  const HeadSharing& head(std::int64_t index) const;
-  /// Largest number of heads with the same inputs.
-  double equal_heads() const { return equal_heads_; }
-  /// Mean error that truncation leaves in every element, relative to it; 0 where everything is rounded to nearest.
-  double truncation() const { return truncation_; }
-
- private:
-  std::vector<HeadSharing> heads_;
-  double equal_heads_ = 1, truncation_ = 0;
 };
 
 /// The largest bias of the tensor over its parts. `open_rows` (B,NH), or null: rows of each head in which the expected

@@ -60,8 +60,8 @@ void judge_bias(const Problem& problem, const std::string& tensor, const Array& 
   item.bias = bias->slope;
   if (bias->ratio <= 1) return;
   item.status = Status::FAIL;
-  add_note(item, fmt::format("{}, {:.2g} times what errors of single elements may add up to",
-                             bias_text(tensor, *bias, problem), bias->ratio));
+  if (*item.error_ratio <= 1)
+    add_note(item, bias_text(tensor, *bias, problem) + ", though every element is within its bound");
 }
 
 /// Judges `values` of `tensor` within the bound named `key`.
@@ -311,8 +311,8 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
   for (const std::string& name : output_names(c.problem))
     if (const auto found = c.kernel->outputs.find(name); found != c.kernel->outputs.end()) {
       const Array& expected = reference.outputs.at(name);
-      items.push_back(judge_tensor(c.problem, name, found->second, expected, yardstick, name,
-                                   storage_dtype(name, c.problem)));
+      items.push_back(
+          judge_tensor(c.problem, name, found->second, expected, yardstick, name, storage_dtype(name, c.problem)));
       add_picture(items.back(), c, found->second, expected, yardstick.bounds.at(name), options);
     }
   if (!c.cotangents.empty())

@@ -57,7 +57,7 @@ class ErrorSharing;
 /// What judging one problem at one precision takes beside the reference.
 struct Yardstick {
   std::shared_ptr<const ErrorSharing> sharing;
-  DType operand = DType::float32;  ///< by which constants go
+  DType operand = DType::float32;                         ///< by which constants go
   TensorMap bounds;                                       ///< error_bounds
   std::map<std::string, std::vector<std::string>> hides;  ///< hidden_wrong_answers, by key of `bounds`
 };

@@ -17,7 +17,7 @@ constexpr std::pair<const char*, bool Item::*> kFlags[]{
     {"trivial", &Item::trivial}, {"zero_by_definition", &Item::zero_by_definition}, {"not_finite", &Item::not_finite}};
 
 constexpr std::pair<const char*, std::optional<double> Item::*> kNumbers[]{{"bias_ratio", &Item::bias_ratio},
-                                                                          {"bias", &Item::bias}};
+                                                                           {"bias", &Item::bias}};
 
 bool flag_of(const Json& object, const char* key) {
   const Json& value = member_of(object, key);

@@ -34,7 +34,7 @@ struct RunOptions {
 /// the host has no memory left, which says whether the kernel or this process ran out; other exceptions if the device
 /// has none left or is out of order. The attributes of the result say what it ran on (`device`, ...) and what bounds
 /// need to know
-/// (`saved_dtype`, `gate_gradient`).
+/// (`saved_dtype`, `rounding`, `gate_gradient`).
 KernelData run_kernel(const Kernel& kernel, const Case& c, std::optional<Convention> convention,
                       const RunOptions& options = {});
 

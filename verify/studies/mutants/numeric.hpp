@@ -51,9 +51,7 @@ inline float to_float16_overflowing(float x) {
 }
 
 /// Towards zero.
-inline float to_bfloat16_truncated(float x) {
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & ~0xffffu);
-}
+inline float to_bfloat16_truncated(float x) { return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & ~0xffffu); }
 inline float to_float16_truncated(float x) {
   const float magnitude = std::abs(x);
   if (magnitude < 0x1p-14f) return std::copysign(std::floor(magnitude * 0x1p24f) * 0x1p-24f, x);
@@ -62,9 +60,9 @@ inline float to_float16_truncated(float x) {
 
 /// The same type, but truncated.
 inline Rounding truncated(Rounding to) {
-  return to == Rounding::bfloat16                                             ? Rounding::bfloat16_truncated
+  return to == Rounding::bfloat16                                         ? Rounding::bfloat16_truncated
          : to == Rounding::float16 || to == Rounding::float16_overflowing ? Rounding::float16_truncated
-                                                                              : to;
+                                                                          : to;
 }
 
 template <class Real>
