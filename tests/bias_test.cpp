@@ -32,6 +32,8 @@ struct Rounded {
     c.kernel.emplace();
     c.kernel->variant = "chunkwise--rounded";
     c.kernel->convention = Convention::exact;
+    c.kernel->attributes["saved_dtype"] = std::string("float32");
+    c.kernel->attributes["gate_gradient"] = std::string("straddling");
     const auto store = [&](const TensorMap& from, TensorMap& to) {
       for (const auto& [name, array] : from) {
         to[name] = array;
@@ -75,8 +77,8 @@ double truncated(double x) {
 BOOST_AUTO_TEST_CASE(a_bias_is_found_where_every_element_is_within_its_bound) {
   Rounded kernel(kProblem);
   const std::vector<std::pair<std::string, double>> factors{
-      {"h", 1.0156}, {"c_last", 1.01}, {"n_last", 1.01}, {"dq", 1.01},         {"dk", 1.01},        {"dv", 1.01},
-      {"di", 1.01},  {"df", 1.03},     {"h", 0.99},      {"dc_initial", 0.99}, {"dn_initial", 0.98}};
+      {"h", 1.0156}, {"c_last", 1.01}, {"n_last", 1.004}, {"dq", 1.01}, {"dk", 1.01},
+      {"dv", 1.01},  {"di", 1.01},     {"df", 1.05},      {"h", 0.99},  {"dc_initial", 0.99}};
   for (const auto& [tensor, factor] : factors) BOOST_TEST_CONTEXT(tensor) {
       const Item right = kernel.judge(tensor), wrong = kernel.judge_times(factor, tensor);
       BOOST_TEST((right.status == Status::PASS));
@@ -84,7 +86,7 @@ BOOST_AUTO_TEST_CASE(a_bias_is_found_where_every_element_is_within_its_bound) {
       BOOST_TEST((wrong.status == Status::FAIL));
       BOOST_TEST(wrong.error_ratio.value() <= 1);
       BOOST_TEST(wrong.bias_ratio.value() > 1);
-      BOOST_TEST(std::abs(wrong.bias.value() - (factor - 1)) < 0.004);
+      BOOST_TEST(std::abs(wrong.bias.value() - (factor - 1)) < 0.003);
       BOOST_TEST(wrong.note.find(tensor + " is ") != std::string::npos, wrong.note);
     }
   const Item h = kernel.judge_times(1.0156, "h");
@@ -108,13 +110,13 @@ BOOST_AUTO_TEST_CASE(a_bias_in_one_place_is_not_diluted_and_is_named) {
 }
 
 BOOST_AUTO_TEST_CASE(truncation_is_found_unless_it_is_declared) {
-  Rounded kernel(kProblem);
-  for (const char* const tensor : {"h", "dq", "dk", "dv"}) {
+  Rounded kernel("regime=standard,NH=4,S=256,DHQK=32,DHV=48,L=16,dtype=bfloat16");
+  for (const char* const tensor : {"h", "dq", "dv"}) {
     Array& values = kernel.values(tensor);
     const Array& expected = std::string(tensor) == "h" ? kernel.reference.outputs.at("h")
                                                        : kernel.reference.exact.at(std::string(tensor).substr(1));
     std::transform(expected.begin(), expected.end(), values.begin(), truncated);
-    BOOST_TEST((kernel.judge(tensor).status == Status::FAIL), tensor);
+    BOOST_TEST((kernel.judge(tensor).status == Status::FAIL), tensor << " " << kernel.judge(tensor).bias_ratio.value());
     BOOST_TEST(kernel.judge(tensor).bias.value() < -0.001);
     kernel.c.kernel->attributes["rounding"] = std::string("nearest");
     BOOST_TEST((kernel.judge(tensor).status == Status::FAIL), tensor);

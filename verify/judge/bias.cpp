@@ -214,14 +214,13 @@ std::optional<Bias> bias_of(const JudgedTensor& judged, const ErrorSharing& shar
   // What is allowed: errors that everything shares, and so many standard deviations of the rest, in which one element
   // may use all of its bound.
   const auto add = [&](const Part& part, const BiasPlace& place) {
-    if (!(part.squares > 0)) return 0.0;
+    if (!(part.squares > 0)) return;
     const double variance = part.variance + part.alike * part.size * part.size;
     const double allowed =
         part.shared + sharing.truncation() * part.squares + std::sqrt(constant * constant * variance + part.largest);
     const double slope = part.moment / part.squares, ratio = std::abs(part.moment) / allowed;
     telling |= allowed <= part.squares;
     if (ratio > worst.ratio) worst.ratio = ratio, worst.slope = slope, worst.place = place;
-    return allowed / part.squares;
   };
   std::vector<HeadParts> heads;
   for (std::int64_t head = 0; head < view.heads; ++head) {
@@ -244,8 +243,8 @@ std::optional<Bias> bias_of(const JudgedTensor& judged, const ErrorSharing& shar
       }
       all.variance *= sharing.equal_heads();
       place.head = -1;
-      const double allowed = add(all, place);
-      if (length >= steps) worst.allowed = allowed;
+      add(all, place);
+      if (length >= steps && all.squares > 0) worst.overall = all.moment / all.squares;
     }
     if (length >= steps) break;
   }

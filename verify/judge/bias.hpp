@@ -23,7 +23,7 @@ struct BiasPlace {
 struct Bias {
   double ratio = 0;    ///< largest |slope| of a part over what is allowed there; at most 1 passes
   double slope = 0;    ///< of that part: 0.01 if it is 1 % too large; negative if it is too small
-  double allowed = 0;  ///< the slope that the whole tensor may have
+  double overall = 0;  ///< slope of the whole tensor
   BiasPlace place;     ///< that part
 };
 

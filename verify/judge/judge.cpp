@@ -52,12 +52,12 @@ void judge_bias(const Problem& problem, const std::string& tensor, const Array& 
   JudgedTensor judged{.tensor = tensor, .problem = problem};
   judged.values = &values, judged.reference = &reference, judged.bound = &yardstick.bounds.at(key);
   const auto open_rows = yardstick.bounds.find(convention + "open_rows");
-  const std::optional<Bias> bias =
-      bias_of(judged, *yardstick.sharing, open_rows == yardstick.bounds.end() ? nullptr : &open_rows->second,
-              bias_constant(yardstick.operand, tensor));
+  const std::optional<Bias> bias = bias_of(
+      judged, *yardstick.sharing, open_rows == yardstick.bounds.end() || tensor == "dv" ? nullptr : &open_rows->second,
+      bias_constant(yardstick.operand, tensor));
   if (!bias) return;
   item.bias_ratio = bias->ratio;
-  item.bias = bias->slope;
+  item.bias = bias->overall;
   if (bias->ratio <= 1) return;
   item.status = Status::FAIL;
   if (*item.error_ratio <= 1)

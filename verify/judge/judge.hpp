@@ -27,8 +27,8 @@ struct Item {
   std::string convention;                  ///< "exact", "detached", "both", or empty for outputs
   Status status = Status::ERROR;
   std::optional<double> error_ratio, max_abs_error, rel_frobenius;  ///< absent: not computed; may be infinite
-  /// How much of what it may be the bias of the tensor is, at most 1 passes, and the bias (0.01: 1 % too large), where
-  /// this is largest. Absent: none could have been seen.
+  /// The bias over what is allowed, largest over the tensor, its heads and blocks of steps, at most 1 passes; and the
+  /// bias of the whole tensor (0.01: 1 % too large). Absent: none could have been seen.
   std::optional<double> bias_ratio, bias;
   std::vector<std::int64_t> worst_index;
   std::string repro, note;
