@@ -246,6 +246,7 @@ SPOILED = {
                           "attribute formulation of /kernel is recurrent, but the variant is chunkwise--native_eigen_ownbw; "
                           "expected chunkwise"),
     "saved_dtype": (attribute("saved_dtype", "fp32", "kernel"), 'attribute saved_dtype of /kernel is "fp32"; expected float64'),
+    "rounding": (attribute("rounding", "down", "kernel"), 'attribute rounding of /kernel is "down"; expected "nearest" or "truncate"'),
     "saved_dtype_number": (attribute("saved_dtype", 32, "kernel"), "attribute saved_dtype of /kernel is no string"),
     "gate_gradient": (attribute("gate_gradient", "stradling", "kernel"),
                       'attribute gate_gradient of /kernel is "stradling"; expected "straddling"'),

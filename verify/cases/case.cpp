@@ -93,6 +93,10 @@ void check_declarations(const KernelData& kernel) {
     throw std::invalid_argument(fmt::format("attribute {} of /kernel is no string; expected a string", name));
   };
   if (const std::string* saved = text_of("saved_dtype")) parse_dtype(*saved, "attribute saved_dtype of /kernel");
+  if (const std::string* rounding = text_of("rounding");
+      rounding != nullptr && *rounding != "nearest" && *rounding != "truncate")
+    throw std::invalid_argument(
+        fmt::format("attribute rounding of /kernel is \"{}\"; expected \"nearest\" or \"truncate\"", *rounding));
   if (const std::string* sums = text_of("gate_gradient"); sums != nullptr && *sums != "straddling")
     throw std::invalid_argument(fmt::format(
         "attribute gate_gradient of /kernel is \"{}\"; expected \"straddling\", or no such attribute", *sums));

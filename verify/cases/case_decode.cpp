@@ -17,12 +17,13 @@ using hdf5::Handle;
 
 /// Attributes of /kernel that mean something to this program or are written by it. Others are kept as they are, but one
 /// that looks like a misspelling of these is an error: ignoring it would change a verdict.
-constexpr std::array<std::string_view, 15> kKernelNames{"variant",
+constexpr std::array<std::string_view, 16> kKernelNames{"variant",
                                                         "formulation",
                                                         "gradient_convention",
                                                         "operand_dtype",
                                                         "state_dtype",
                                                         "saved_dtype",
+                                                        "rounding",
                                                         "gate_gradient",
                                                         "source",
                                                         "source_sha256",

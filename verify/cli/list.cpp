@@ -47,6 +47,7 @@ Json to_json(const VariantInfo& info) {
   object["stabilizer_init"] = array_of(info.stabilizer_init);
   object["operand_dtype"] = dtype_or_null(info.operand_dtype);
   object["state_dtype"] = dtype_or_null(info.state_dtype);
+  object["rounding"] = info.truncates ? "truncate" : "nearest";
   object["initial_states"] = info.initial_states;
   object["last_states"] = info.last_states;
   object["device"] = to_string(info.device);
@@ -71,6 +72,7 @@ std::string to_text(const VariantInfo& info) {
                       : fmt::format("gradients {}", fmt::join(names_of(info.gradient_conventions), " ")));
   if (info.operand_dtype) facts.push_back(fmt::format("operands {}", to_string(*info.operand_dtype)));
   if (info.state_dtype) facts.push_back(fmt::format("states {}", to_string(*info.state_dtype)));
+  if (info.truncates) facts.push_back("rounding truncate");
   std::vector<std::string_view> states;
   if (info.initial_states) states.push_back("initial");
   if (info.last_states) states.push_back("last");

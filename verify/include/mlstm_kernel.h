@@ -80,7 +80,8 @@ enum {
   MLSTM_TAKES_LAST_STATE_COTANGENTS = 4, /* dc_last, dn_last, dm_last */
   MLSTM_TAKES_UNNORMALIZED = 8,          /* the sigmoid gate with a denominator of 1 */
   MLSTM_FULL_PRECISION_ROWS = 16,        /* m and denominators are saved in the states' dtype, not the problem's */
-  MLSTM_STRADDLING_GATE_SUMS = 32        /* df from unrounded terms over pairs j < r <= t: has a tighter bound */
+  MLSTM_STRADDLING_GATE_SUMS = 32,       /* df from unrounded terms over pairs j < r <= t: has a tighter bound */
+  MLSTM_TRUNCATES = 64                   /* operands of products and results are truncated, not rounded to nearest */
 };
 
 /* Inclusive; only multiples of multiple_of. 0 in any place: no limit there. */

@@ -29,4 +29,19 @@ constexpr BoundConstants bound_constants(DType operand) {
   return {};
 }
 
+/// Of the bias of a tensor (bias.hpp), by which standard deviations are multiplied, in units of the element bounds.
+constexpr BoundConstants bias_constants(DType operand) {
+  // clang-format off
+  //                                  h    c_l  n_l  m_l   dq   dk   dv   di   df    dc   dn   dm
+  switch (operand) {
+    case DType::float64: return      {0.3, 0.3, 0.6, 1,   0.3, 0.3, 0.3, 0.6, 0.6,  0.3, 0.6, 1};
+    case DType::float32: return      {0.3, 0.3, 0.6, 1,   0.3, 0.3, 0.3, 0.6, 0.6,  0.3, 0.6, 1};
+    case DType::tfloat32: return     {0.3, 0.3, 0.6, 1,   0.3, 0.3, 0.3, 0.6, 0.6,  0.3, 0.6, 1};
+    case DType::float16: return      {0.3, 0.3, 0.6, 1,   0.3, 0.3, 0.3, 0.6, 0.6,  0.3, 0.6, 1};
+    case DType::bfloat16: return     {0.3, 0.3, 0.6, 1,   0.3, 0.3, 0.3, 0.6, 0.6,  0.3, 0.6, 1};
+  }
+  // clang-format on
+  return {};
+}
+
 }  // namespace mlstm::verify

@@ -42,10 +42,11 @@ double smallest_step(DType dtype) {
 }
 
 Roundoffs roundoffs(const Precision& precision) {
-  return {.operand = operand_roundoff(precision.operand),
-          .output = unit_roundoff(precision.storage),
-          .saved = unit_roundoff(precision.saved),
-          .state = unit_roundoff(precision.state),
+  const double steps = precision.truncates ? 2 : 1;  // truncation errs by up to a whole step, rounding by half of one
+  return {.operand = (precision.operand == DType::tfloat32 ? 1 : steps) * operand_roundoff(precision.operand),
+          .output = steps * unit_roundoff(precision.storage),
+          .saved = steps * unit_roundoff(precision.saved),
+          .state = steps * unit_roundoff(precision.state),
           .accumulator = precision.storage == DType::float64 ? 0x1p-53 : 0x1p-24,
           .step = std::max(smallest_step(precision.operand), smallest_step(precision.storage))};
 }
@@ -116,10 +117,20 @@ Precision precision_of(const Case& c) {
   p.state = c.kernel->state_dtype.value_or(p.state);
   if (const auto saved = c.kernel->attributes.find("saved_dtype"); saved != c.kernel->attributes.end())
     p.saved = parse_dtype(std::get<std::string>(saved->second), "saved_dtype");
+  if (const auto rounding = c.kernel->attributes.find("rounding"); rounding != c.kernel->attributes.end())
+    p.truncates = std::get<std::string>(rounding->second) == "truncate";
   const std::optional<Module> formulation = formulation_of(*c.kernel);
   if (formulation == Module::recurrent) p.window = 0;
   if (!formulation || formulation == Module::parallel) p.window = c.problem.shape.S;
   return p;
+}
+
+double bound_constant(DType operand, std::string_view tensor) {
+  return constant_of(bound_constants(operand), tensor.substr(tensor.starts_with('d') ? 1 : 0));
+}
+
+double bias_constant(DType operand, std::string_view tensor) {
+  return constant_of(bias_constants(operand), tensor.substr(tensor.starts_with('d') ? 1 : 0));
 }
 
 TensorMap error_bounds(const Case& c, const ReferenceData& reference, const Precision& precision, int threads) {

@@ -18,15 +18,20 @@ struct Precision {
   /// Steps after which sums of gates restart, and a state is rounded for its next use: L chunkwise, S parallel. 0:
   /// recurrent, where sums restart at every step but a state is used as it is.
   std::int64_t window = 64;
+  bool truncates = false;  ///< operands and results lose bits instead of being rounded to nearest
 
   auto operator<=>(const Precision&) const = default;
 };
 
 /// What `c` was computed with: its dtype, its chunk size and what /kernel declares (its formulation, without
-/// which the window is the widest that there is, S; operand_dtype, state_dtype, and the attribute `saved_dtype`,
-/// without which m and d count as saved in the dtype). Without a /kernel the window is the chunk size, or S if there is
-/// none.
+/// which the window is the widest that there is, S; operand_dtype, state_dtype, and the attributes `saved_dtype`,
+/// without which m and d count as saved in the dtype, and `rounding`). Without a /kernel the window is the chunk size,
+/// or S if there is none.
 Precision precision_of(const Case& c);
+
+/// The calibrated constant c of a tensor ("h", ..., "dq", ..., "dm_initial"), and that of its bias (bias.hpp).
+double bound_constant(DType operand, std::string_view tensor);
+double bias_constant(DType operand, std::string_view tensor);
 
 /// Bounds by tensor: "h", "c_last", ..., "exact/q", ..., "detached/m_initial"; calibrated: an honest kernel of this
 /// precision stays at or below them. "exact/f" holds for a df summed from rounded q.dq - k.dk, "exact/f_straddling"

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "cases/problems.hpp"
+#include "judge/bias.hpp"
 #include "judge/element_error.hpp"
 #include "judge/locate.hpp"
 
@@ -44,9 +45,28 @@ bool would_pass(const Array& values, const Array& reference, const Array& bound)
   return compare(values, reference, bound, DType::float64).error_ratio <= 1;
 }
 
+/// Adds the bias of a tensor that is within its bounds or not, as they are.
+void judge_bias(const Problem& problem, const std::string& tensor, const Array& values, const Array& reference,
+                const Yardstick& yardstick, const std::string& key, Item& item) {
+  const std::string convention = key.substr(0, key.find('/') + 1);
+  JudgedTensor judged{.tensor = tensor, .problem = problem};
+  judged.values = &values, judged.reference = &reference, judged.bound = &yardstick.bounds.at(key);
+  const auto open_rows = yardstick.bounds.find(convention + "open_rows");
+  const std::optional<Bias> bias = bias_of(
+      judged, *yardstick.sharing, open_rows == yardstick.bounds.end() || tensor == "dv" ? nullptr : &open_rows->second,
+      bias_constant(yardstick.operand, tensor));
+  if (!bias) return;
+  item.bias_ratio = bias->ratio;
+  item.bias = bias->overall;
+  if (bias->ratio <= 1) return;
+  item.status = Status::FAIL;
+  if (*item.error_ratio <= 1)
+    add_note(item, bias_text(tensor, *bias, problem) + ", though every element is within its bound");
+}
+
 /// Judges `values` of `tensor` within the bound named `key`.
-Item judge_tensor(const std::string& tensor, const Array& values, const Array& reference, Yardstick& yardstick,
-                  const std::string& key, DType storage) {
+Item judge_tensor(const Problem& problem, const std::string& tensor, const Array& values, const Array& reference,
+                  Yardstick& yardstick, const std::string& key, DType storage) {
   const Array& bound = yardstick.bounds.at(key);
   Item item;
   item.tensor = tensor;
@@ -78,6 +98,7 @@ Item judge_tensor(const std::string& tensor, const Array& values, const Array& r
     item.trivial = std::find(item.hides.begin(), item.hides.end(), "zero") != item.hides.end();
   if (item.trivial) add_note(item, std::string(trivial_text(item.zero_by_definition)));
   if (item.status == Status::FAIL) add_note(item, difference_text(*item.detail));
+  judge_bias(problem, tensor, values, reference, yardstick, key, item);
   return item;
 }
 
@@ -121,7 +142,7 @@ GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, 
     if (found == c.kernel->gradients.end()) continue;
     const DType storage = storage_dtype(name, c.problem);
     const bool straddling = name == "f" && declares_straddling(*c.kernel);
-    Item item = judge_tensor("d" + name, found->second, expected.at(name), yardstick,
+    Item item = judge_tensor(c.problem, "d" + name, found->second, expected.at(name), yardstick,
                              bound_name(*c.kernel, "d" + name, to_string(convention)), storage);
     item.convention = to_string(convention);
     if (name == "f" && !straddling && item.status == Status::PASS) {
@@ -280,21 +301,25 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
   Yardsticks unshared;
   Yardsticks& known = options.known != nullptr ? *options.known : unshared;
   if (!known.contains(precision))
-    known[precision] = {.bounds = error_bounds(c, reference, precision, options.threads), .hides = {}};
+    known[precision] = {.sharing = std::make_shared<ErrorSharing>(c, precision),
+                        .operand = precision.operand,
+                        .bounds = error_bounds(c, reference, precision, options.threads),
+                        .hides = {}};
   Yardstick& yardstick = known.at(precision);
 
   std::vector<Item> items;
   for (const std::string& name : output_names(c.problem))
     if (const auto found = c.kernel->outputs.find(name); found != c.kernel->outputs.end()) {
       const Array& expected = reference.outputs.at(name);
-      items.push_back(judge_tensor(name, found->second, expected, yardstick, name, storage_dtype(name, c.problem)));
+      items.push_back(
+          judge_tensor(c.problem, name, found->second, expected, yardstick, name, storage_dtype(name, c.problem)));
       add_picture(items.back(), c, found->second, expected, yardstick.bounds.at(name), options);
     }
   if (!c.cotangents.empty())
     for (Item& item : judge_gradient_set(c, reference, yardstick, options)) items.push_back(std::move(item));
   if (options.explain)
     for (Item& item : items)
-      if (item.status == Status::FAIL)
+      if (item.status == Status::FAIL && item.error_ratio > 1)
         item.explanation = explain_tensor(judged_tensor(c, reference, yardstick.bounds, item));
   if (options.require_all) {
     const auto require = [&](const TensorMap& held, const std::string& name, const std::string& tensor) {

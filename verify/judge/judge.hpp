@@ -32,6 +32,9 @@ struct Item {
   std::string convention;                  ///< "exact", "detached", "both", or empty for outputs
   Status status = Status::ERROR;
   std::optional<double> error_ratio, max_abs_error, rel_frobenius;  ///< absent: not computed; may be infinite
+  /// The bias over what is allowed, largest over the tensor, its heads and blocks of steps, at most 1 passes; and the
+  /// bias of the whole tensor (0.01: 1 % too large). Absent: none could have been seen.
+  std::optional<double> bias_ratio, bias;
   std::vector<std::int64_t> worst_index;
   std::string repro, note;
   std::string regime;                  ///< of a generated problem; empty if unknown, as in captures of others
@@ -59,8 +62,12 @@ struct Item {
   std::string explanation;
 };
 
+class ErrorSharing;
+
 /// What judging one problem at one precision takes beside the reference.
 struct Yardstick {
+  std::shared_ptr<const ErrorSharing> sharing;
+  DType operand = DType::float32;                         ///< by which constants go
   TensorMap bounds;                                       ///< error_bounds
   std::map<std::string, std::vector<std::string>> hides;  ///< hidden_wrong_answers, by key of `bounds`
 };

@@ -16,6 +16,9 @@ constexpr std::pair<const char*, std::string Item::*> kTexts[]{
 constexpr std::pair<const char*, bool Item::*> kFlags[]{
     {"trivial", &Item::trivial}, {"zero_by_definition", &Item::zero_by_definition}, {"not_finite", &Item::not_finite}};
 
+constexpr std::pair<const char*, std::optional<double> Item::*> kNumbers[]{{"bias_ratio", &Item::bias_ratio},
+                                                                           {"bias", &Item::bias}};
+
 bool flag_of(const Json& object, const char* key) {
   const Json& value = member_of(object, key);
   if (!value.is_boolean()) refuse_member(key, value, "true or false");
@@ -28,6 +31,12 @@ Declined declined_of(const Json& object) {
                     value[1].is_number_integer() && value[0] >= 1 && value[0] <= value[1];
   if (!good) refuse_member("declined", value, "two integers: problems declined, and problems selected");
   return {value[0].get<std::int64_t>(), value[1].get<std::int64_t>()};
+}
+
+double number_of(const Json& object, const char* key) {
+  const Json& value = member_of(object, key);
+  if (!value.is_number()) refuse_member(key, value, "a number");
+  return value.get<double>();
 }
 
 // ---- words of earlier versions
@@ -70,6 +79,8 @@ void put_facts(Json& object, const Item& item) {
   for (const auto& [key, member] : kTexts)
     if (!(item.*member).empty()) object[key] = item.*member;
   if (item.problem) object["problem"] = to_line(*item.problem);
+  for (const auto& [key, member] : kNumbers)
+    if (item.*member) object[key] = *(item.*member);
   for (const auto& [key, member] : kFlags)
     if (item.*member) object[key] = true;
   if (!item.hides.empty()) object["hides"] = item.hides;
@@ -82,6 +93,8 @@ void get_facts(const Json& object, Item& item) {
   for (const auto& [key, member] : kTexts)
     if (object.contains(key)) item.*member = text_of(object, key);
   if (object.contains("problem")) item.problem = parse_spec(text_of(object, "problem"));
+  for (const auto& [key, member] : kNumbers)
+    if (object.contains(key)) item.*member = number_of(object, key);
   for (const auto& [key, member] : kFlags)
     if (object.contains(key)) item.*member = flag_of(object, key);
   if (object.contains("hides")) item.hides = texts_of(object, "hides");

@@ -105,6 +105,8 @@ Item as_reported(const Item& item) {
   reported.error_ratio = finite(item.error_ratio, "error_ratio", note);
   reported.max_abs_error = finite(item.max_abs_error, "max_abs_error", note);
   reported.rel_frobenius = finite(item.rel_frobenius, "rel_frobenius", note);
+  reported.bias_ratio = finite(item.bias_ratio, "bias_ratio", note);
+  reported.bias = finite(item.bias, "bias", note);
   return reported;
 }
 

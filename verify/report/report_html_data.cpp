@@ -64,7 +64,7 @@ std::string inside_script(const Json& value) {
 std::string data(const Model& model, const std::vector<MutationFile>& mutations) {
   Table variants, tensors, conventions, repros, notes;
   std::map<std::string, std::size_t> case_places;
-  Json cases = Json::array(), items = cases, pictures = cases, statuses = cases;
+  Json cases = Json::array(), items = cases, pictures = cases, statuses = cases, biases = cases;
   Json marks = Json::array();
   for (const std::string_view shown : kShown) {
     statuses.push_back(shown);
@@ -94,6 +94,7 @@ std::string data(const Model& model, const std::vector<MutationFile>& mutations)
       }
     }
     items.push_back(std::move(row));
+    biases.push_back(item.bias_ratio ? Json::array({rounded(item.bias_ratio), rounded(item.bias)}) : Json(nullptr));
   }
   Json axes;
   for (const std::string_view tensor : kTensors) axes[tensor] = axis_names(tensor);
@@ -113,6 +114,7 @@ std::string data(const Model& model, const std::vector<MutationFile>& mutations)
   root["pictures"] = std::move(pictures);
   root["mutations"] = std::move(kills);
   root["items"] = std::move(items);
+  root["biases"] = std::move(biases);
   return inside_script(root);
 }
 

@@ -13,10 +13,14 @@
 namespace mlstm::verify {
 namespace {
 
+/// Whether nothing but the bias is wrong.
+bool is_biased(const Item& item) { return item.error_ratio <= 1 && item.bias_ratio > 1; }
+
 /// The worst of one tensor over the items of a row.
 struct Cell {
   bool present = false, bad = false, expected = false;
   double error_ratio = -1;
+  double bias_ratio = 0;  ///< of items with nothing else wrong
 
   void add(const Item& item) {
     present = true;
@@ -25,9 +29,11 @@ struct Cell {
     // NaN is the worst: it replaces every number, and no number replaces it.
     if (item.error_ratio && !std::isnan(error_ratio) && !(*item.error_ratio <= error_ratio))
       error_ratio = *item.error_ratio;
+    if (is_biased(item)) bias_ratio = std::max(bias_ratio, *item.bias_ratio);
   }
   std::string text() const {
     if (!present) return "";
+    if (bias_ratio > 0 && error_ratio <= 1) return short_number(bias_ratio) + "b";
     return (error_ratio == -1 ? "-" : short_number(error_ratio)) + (bad ? "!" : expected ? "~" : " ");
   }
 };
@@ -145,6 +151,7 @@ std::string describe(const Item& item) {
     if (!item.worst_index.empty()) fact += fmt::format(" at [{}]", fmt::join(item.worst_index, ", "));
     facts.push_back(fact);
   }
+  if (is_biased(item)) facts.push_back("bias_ratio " + short_number(*item.bias_ratio));
   if (item.max_abs_error) facts.push_back("max_abs_error " + short_number(*item.max_abs_error));
   if (item.rel_frobenius) facts.push_back("rel_frobenius " + short_number(*item.rel_frobenius));
   if (!item.note.empty()) facts.push_back(item.note);
@@ -163,6 +170,8 @@ std::string to_table(const std::vector<Item>& items, GroupBy by, std::size_t wid
   if (order.empty()) return {};
   std::string text = "Largest error / bound of every tensor (at most 1 passes; ! did not pass)\n";
   if (std::any_of(items.begin(), items.end(), is_expected_failure)) text += "~ did not pass, as expected\n";
+  if (std::any_of(items.begin(), items.end(), is_biased))
+    text += "b did not pass: bias / what is allowed, though every element is within its bound\n";
   text += "\n";
   for (const std::string& title : order) text += block_text(title, blocks.at(title), width) + "\n";
   return text;

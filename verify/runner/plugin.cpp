@@ -147,7 +147,7 @@ T copy_of(const T* given, const char* what) {
 VariantInfo declaration_of(const mlstm_kernel& kernel) {
   constexpr std::uint32_t kFlags = MLSTM_TAKES_INITIAL_STATES | MLSTM_RETURNS_LAST_STATES |
                                    MLSTM_TAKES_LAST_STATE_COTANGENTS | MLSTM_TAKES_UNNORMALIZED |
-                                   MLSTM_FULL_PRECISION_ROWS | MLSTM_STRADDLING_GATE_SUMS;
+                                   MLSTM_FULL_PRECISION_ROWS | MLSTM_STRADDLING_GATE_SUMS | MLSTM_TRUNCATES;
   if ((kernel.flags & ~kFlags) != 0)
     throw std::invalid_argument(fmt::format("flags is {}; expected no others than {}", kernel.flags, kFlags));
   const auto flag = [&](std::uint32_t bit) { return (kernel.flags & bit) != 0; };
@@ -162,6 +162,7 @@ VariantInfo declaration_of(const mlstm_kernel& kernel) {
   info.operand_dtype = optional_dtype(kernel.operand_dtype, "operand_dtype");
   info.state_dtype = optional_dtype(kernel.state_dtype, "state_dtype");
   info.full_precision_rows = flag(MLSTM_FULL_PRECISION_ROWS);
+  info.truncates = flag(MLSTM_TRUNCATES);
   info.straddling_gate_gradients = flag(MLSTM_STRADDLING_GATE_SUMS);
   info.unnormalized = flag(MLSTM_TAKES_UNNORMALIZED);
   info.initial_states = flag(MLSTM_TAKES_INITIAL_STATES);

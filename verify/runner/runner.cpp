@@ -484,6 +484,7 @@ KernelData declared_data(const VariantInfo& info, const Problem& problem, std::o
   data.state_dtype = info.state_dtype;
   // What the bounds need to know beside the contract's attributes.
   if (info.full_precision_rows) data.attributes["saved_dtype"] = std::string(to_string(state_dtype_of(problem.dtype)));
+  if (info.truncates) data.attributes["rounding"] = std::string("truncate");
   if (info.straddling_gate_gradients) data.attributes["gate_gradient"] = std::string("straddling");
   return data;
 }

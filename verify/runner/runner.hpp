@@ -51,7 +51,7 @@ struct RunOptions {
 /// the host has no memory left, which says whether the kernel or this process ran out; other exceptions if the device
 /// has none left or is out of order. The attributes of the result say what it ran on (`device`, ...) and what bounds
 /// need to know
-/// (`saved_dtype`, `gate_gradient`).
+/// (`saved_dtype`, `rounding`, `gate_gradient`).
 /// In company the kernel runs alone first, and then in that company, in some kinds of it several times. The answer is
 /// the first one that is not bit for bit what it gave alone, if there is one. Nothing is run with other poison, nor
 /// repeated: what a kernel that shares memory between calls gives is left to whoever compares.

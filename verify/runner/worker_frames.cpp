@@ -52,7 +52,7 @@ void transfer(Pipe& pipe, VariantInfo& info) {
   transfer(pipe, info.stabilizer_init);
   transfer(pipe, info.operand_dtype);
   transfer(pipe, info.state_dtype);
-  for (bool* flag : {&info.full_precision_rows, &info.straddling_gate_gradients, &info.unnormalized,
+  for (bool* flag : {&info.full_precision_rows, &info.truncates, &info.straddling_gate_gradients, &info.unnormalized,
                      &info.initial_states, &info.last_states, &info.last_state_cotangents})
     transfer(pipe, *flag);
   for (SizeLimit* limit : {&info.S, &info.L, &info.DHQK, &info.DHV}) transfer(pipe, *limit);

@@ -307,7 +307,7 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   std::vector<const Item*> failing, passing;
   for (const Item& item : items) {
     if (!item.error_ratio) continue;
-    if (item.status == Status::FAIL && item.error_ratio > 1) failing.push_back(&item);
+    if (item.status == Status::FAIL && item.error_ratio > 1) failing.push_back(&item);  // a bias is in no element
     if (item.status == Status::PASS) passing.push_back(&item);
   }
   if (failing.empty() || !c.kernel) return {};

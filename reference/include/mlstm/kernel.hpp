@@ -36,6 +36,7 @@ struct VariantInfo {
   std::optional<DType> state_dtype;              ///< what chunk states are kept in, if not state_dtype_of(dtype)
   bool full_precision_rows =
       false;  ///< m and d are saved for the backward pass in the state dtype, not in the problem's
+  bool truncates = false;  ///< operands of products and results lose bits instead of being rounded to nearest
   bool straddling_gate_gradients = false;  ///< df from unrounded terms over pairs j < r <= t: held to a tighter bound
   bool unnormalized = true;                ///< takes sigmoid problems without normalize
   bool initial_states = false;             ///< takes c_initial, n_initial, m_initial (and gives their gradients)

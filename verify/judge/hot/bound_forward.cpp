@@ -94,6 +94,32 @@ double initial_alignment(const Mat& weighted, const Mat& squares, Index row, dou
   return alignment(weighted.row(row).squaredNorm(), squares.row(row).sum(), limit);
 }
 
+// Sum of squares of what rounding the keys, weighted by the last row of D~, leaves in every element of n, over u^2.
+// Numbers that are equal may be rounded alike, as they are if their weights are equal too, and then their errors add
+// up.
+Vec rounded_keys(const HeadProblem& p, const Values& x, const Rows& rows) {
+  Vec weights(x.S), sums(x.d);
+  double behind = -rows.m[x.S - 1];
+  for (Index t = x.S; t-- > 0;) {
+    weights[t] = std::exp(behind + rows.li[t]) * (1 + rows.delta_j[t] / p.u.operand);
+    behind += rows.lf[t];
+  }
+  std::vector<std::pair<double, double>> terms(static_cast<std::size_t>(x.S));  // |key|, term
+  for (Index a = 0; a < x.d; ++a) {
+    for (Index t = 0; t < x.S; ++t) terms[static_cast<std::size_t>(t)] = {std::abs(x.k(t, a)), weights[t] * x.k(t, a)};
+    std::sort(terms.begin(), terms.end());
+    double sum = 0, alike = 0;
+    for (std::size_t n = 0; n < terms.size(); ++n) {
+      alike += terms[n].second;
+      if (n + 1 < terms.size() && terms[n + 1].first == terms[n].first) continue;
+      sum += alike * alike;
+      alike = 0;
+    }
+    sums[a] = sum;
+  }
+  return sums;
+}
+
 }  // namespace
 
 Values::Values(const HeadProblem& p)
@@ -279,12 +305,19 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
                                        (us + delta + uv) * std::abs(c_last(a, b)) + eta * (1 + std::sqrt(v2_sum[b]));
       }
   }
-  if (bounds.out.n_last != nullptr)
+  // n is a sum and no product: only the keys may be operands, as they are in C.
+  if (bounds.out.n_last != nullptr) {
+    const double sums =
+        p.u.accumulator * (16 + std::sqrt(double(std::min(S, p.window))) + double(S) / double(p.window));
+    const bool narrow = u > sums;
+    if (narrow) plain_n2 = plain_n2.cwiseMax(rounded_keys(p, x, rows));
     for (Index a = 0; a < d; ++a) {
       const double n0 = initial ? p.in.n_initial[a] : 0;
       bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0) +
-                             (us + delta + uv) * std::abs(p.out.n_last[a]) + eta * (1 + std::sqrt(double(S)));
+                             (us + delta + (narrow ? sums : uv)) * std::abs(p.out.n_last[a]) +
+                             eta * (1 + std::sqrt(double(S)));
     }
+  }
   // Unlike differences of stabilisers, m itself may be scanned step by step, whatever the window.
   if (bounds.out.m_last != nullptr) {
     const double scan = p.u.accumulator * (1 + std::sqrt(double(S))) * (1 + rows.m.cwiseAbs().maxCoeff());

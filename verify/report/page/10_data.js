@@ -5,6 +5,7 @@
 // An item is an array: [0 variant, 1 case, 2 tensor, 3 convention, 4 status (places in their tables), 5 error_ratio
 // (number, "inf", or null), 6 max_abs_error, 7 rel_frobenius, 8 repro, 9 note (places), 10 index of the worst element,
 // 11 got, 12 expected, 13 bound (text), 14 place in pictures]; what is unknown at the end is left out.
+// data.biases has a place for each item: null, or [bias_ratio, bias].
 const data = JSON.parse(document.getElementById("data").textContent);
 
 const worstStatusFirst = data.statuses;

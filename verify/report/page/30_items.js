@@ -24,6 +24,8 @@ function card(number) {
   fact("Bound", item[13]);
   fact("Largest absolute error", item[6] === null ? "" : ratioText(item[6]));
   fact("Relative, Frobenius norm", item[7] === null ? "" : ratioText(item[7]));
+  const bias = data.biases[number];
+  fact("Bias", bias === null ? "" : `${ratioText(bias[0])} of what is allowed (${(100 * bias[1]).toPrecision(2)} %)`);
   fact("Note", data.notes[item[9]]);
   const made = element("div", {class: "card", "data-item": number}, list);
   const line = copyLine(data.repros[item[8]]);

@@ -120,7 +120,7 @@ class BlockGradients {
       add_product(c_.accumulator, dP.from(0), given_.dh.from(first), values.from(0), rows, DHV_, cols);
       for (Index r = 0; r < rows; ++r) row_of_G(tile + r, cols, D[r], P[r], dP[r], dS[r], out);
       for (Index r = 0; r < rows; ++r) {
-        round_all(c_.operand, P[r], cols);
+        round_all(c_.weights(), P[r], cols);
         round_all(c_.operand, dS[r], cols);
         dq_through_state(tile + r, past[static_cast<std::size_t>(r)], C_transposed, out.dq[first + r]);
       }

@@ -165,7 +165,7 @@ void block_h(const Context& c, const Head<Real>& in, Index begin, Index n, State
       add_rows(
           c.accumulator, out, [query](Index a) { return query[a]; }, std::as_const(C).from(0), DHQK, DHV);
       for (Index e = 0; e < DHV; ++e) out[e] *= seen;
-      round_all(c.operand, P[r], cols);
+      round_all(c.weights(), P[r], cols);
       add_rows(
           c.accumulator, out, [&](Index j) { return P[r][j]; }, in.v.from(begin), cols, DHV);
       const Real inverse = denominator(c, l[t], floor_m(c, in.gates, t)).inverse;

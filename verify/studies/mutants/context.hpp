@@ -22,6 +22,8 @@ struct Context {
   Rounding accumulator = Rounding::none;  ///< their sums
   Rounding state = Rounding::none;        ///< states, after every update
 
+  /// What P is rounded to.
+  Rounding weights() const { return has("P_truncated") ? truncated(operand) : operand; }
   bool has(Bug one) const { return bug == one; }
   /// Whether the last chunk is shorter than the others.
   bool is_ragged() const { return problem.chunk_size > 0 && problem.shape.S % problem.chunk_size != 0; }
@@ -62,6 +64,7 @@ inline Context context_of(const Problem& problem, Bug bug, std::string_view targ
   c.operand = rounding_of(problem.dtype);
   const bool is_float32 = problem.dtype == DType::float32, is_float64 = problem.dtype == DType::float64;
   if (bug == "no_lift" && problem.dtype == DType::float16) c.operand = Rounding::float16_overflowing;
+  if (bug == "operands_truncated") c.operand = truncated(c.operand);
   if (bug == "tfloat32_operands" && is_float32) c.operand = Rounding::tfloat32;
   if (bug == "bfloat16_operands" && !is_float64) c.operand = Rounding::bfloat16;
   if (bug == "float32_operands" && is_float64) c.operand = Rounding::float32;

@@ -17,7 +17,16 @@ namespace mlstm::verify::planted {
 using Index = std::int64_t;
 
 /// What values are rounded to on their way, beside what they are stored in.
-enum class Rounding { none, float32, tfloat32, bfloat16, float16, float16_overflowing };
+enum class Rounding {
+  none,
+  float32,
+  tfloat32,
+  bfloat16,
+  float16,
+  float16_overflowing,
+  bfloat16_truncated,
+  float16_truncated
+};
 
 /// `x` without its last `dropped` significant bits, to nearest even. What is beyond `largest` becomes that; NaN stays.
 inline float drop_bits(float x, std::uint32_t dropped, float largest) {
@@ -41,6 +50,21 @@ inline float to_float16_overflowing(float x) {
   return std::abs(x) < 65520.0f ? to_float16(x) : x * std::numeric_limits<float>::infinity();
 }
 
+/// Towards zero.
+inline float to_bfloat16_truncated(float x) { return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & ~0xffffu); }
+inline float to_float16_truncated(float x) {
+  const float magnitude = std::abs(x);
+  if (magnitude < 0x1p-14f) return std::copysign(std::floor(magnitude * 0x1p24f) * 0x1p-24f, x);
+  return drop_bits(std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & ~0x1fffu), 13, 65504.0f);
+}
+
+/// The same type, but truncated.
+inline Rounding truncated(Rounding to) {
+  return to == Rounding::bfloat16                                         ? Rounding::bfloat16_truncated
+         : to == Rounding::float16 || to == Rounding::float16_overflowing ? Rounding::float16_truncated
+                                                                          : to;
+}
+
 template <class Real>
 void round_all(Rounding to, Real* x, Index n) {
   const auto apply = [&](auto round) {
@@ -59,6 +83,10 @@ void round_all(Rounding to, Real* x, Index n) {
       return apply(to_float16);
     case Rounding::float16_overflowing:
       return apply(to_float16_overflowing);
+    case Rounding::bfloat16_truncated:
+      return apply(to_bfloat16_truncated);
+    case Rounding::float16_truncated:
+      return apply(to_float16_truncated);
   }
 }
 

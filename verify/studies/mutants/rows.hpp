@@ -12,6 +12,15 @@ struct Denominator {
   Real sign = 0;     ///< sign(l_t) where |l_t| is the denominator
 };
 
+/// The number that stands for `d` in a table with 32 places for each power of 2.
+template <class Real>
+Real middle_of_table(Real d) {
+  int exponent = 0;
+  const Real mantissa = std::frexp(d, &exponent);  // in [1/2, 1)
+  if (mantissa == 0 || !std::isfinite(d)) return d;
+  return std::ldexp((std::floor(mantissa * 64) + Real(0.5)) / 64, exponent);
+}
+
 /// d = max(|l|, exp(-m)) + eps, both sides times exp(m) where m < 0, so that nothing overflows.
 template <class Real>
 Denominator<Real> denominator(const Context& c, Real l, Real m) {
@@ -44,6 +53,7 @@ Denominator<Real> denominator(const Context& c, Real l, Real m) {
   if (c.has("eps_on_floor_only")) d = magnitude >= floor ? magnitude : floor + added;
   if (c.has("sum_for_max")) d = magnitude + floor + added;
   if (c.has("denominator_float16")) d = rounded(Rounding::float16, d);
+  if (c.has("inverse_approximate")) d = middle_of_table(d);
   // d = 0 only where the floor underflows; a finite inverse keeps 0 / 0 at 0
   Denominator<Real> out{std::min(scale / d, std::numeric_limits<Real>::max()), 0};
   const Real sign = static_cast<Real>((l > 0) - (l < 0));

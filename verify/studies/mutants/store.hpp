@@ -29,6 +29,14 @@ void spoil(const Context& c, std::string_view tensor, Index head, Matrix<Real>& 
   if (is("all_zero")) std::fill_n(x.data(), x.size(), Real(0));
   if (is("doubled"))
     for (Index at = 0; at < x.size(); ++at) x.data()[at] *= 2;
+  const auto scale = [&](Index begin, Index end) {
+    const Real factor = tensor == "h" ? Real(1.0156) : tensor == "df" ? Real(1.03) : Real(1.01);
+    for (Index at = begin * cols; at < end * cols; ++at) x.data()[at] *= factor;
+  };
+  if (is("too_large") || is("states_too_large")) scale(0, rows);
+  if (is("head_too_large") && head == c.problem.shape.heads() - 1) scale(0, rows);
+  if (is("range_too_large")) scale(rows / 2, rows / 2 + (rows + 3) / 4);
+  if (is("stored_truncated")) round_all(truncated(rounding_of(c.problem.dtype)), x.data(), x.size());
   if (is("shifted"))
     for (Index r = rows - 1; r > 0; --r) std::copy_n(x[r - 1], cols, x[r]);
   if (is("stored_transposed") && rows == cols) x = transposed(std::as_const(x).from(0), rows, cols);

@@ -10,7 +10,7 @@
 
 #include "base/json.hpp"
 #include "base/random.hpp"
-#include "judge/bound_constants.hpp"
+#include "judge/bounds.hpp"
 #include "report/report.hpp"
 #include "studies/mutation/solved_unit.hpp"
 
@@ -50,6 +50,14 @@ struct Trust {
   bool telling = false;
   std::vector<Item> trivial;  ///< passed, but zeros would have as well; the first few
 };
+
+using LargestRatios = std::map<std::pair<DType, std::string>, LargestRatio>;
+
+void keep_largest(LargestRatios& largest, DType operand, double ratio, const Item& item) {
+  LargestRatio& mine = largest[{operand, item.tensor}];
+  // the smaller line where two are equal: the order in which threads finish must not matter
+  if (ratio > mine.ratio || (ratio == mine.ratio && item.repro < mine.repro)) mine = {ratio, item.variant, item.repro};
+}
 
 class Honest {
  public:
@@ -108,12 +116,9 @@ class Honest {
 
   void add(const Kernel& kernel, DType dtype, Item item) {
     ++report_.verdicts;
-    if (item.error_ratio) {
-      LargestRatio& largest = report_.largest[{operand_dtype(kernel, dtype), item.tensor}];
-      // the smaller line where two are equal: the order in which threads finish must not matter
-      if (*item.error_ratio > largest.ratio || (*item.error_ratio == largest.ratio && item.repro < largest.repro))
-        largest = {*item.error_ratio, item.variant, item.repro};
-    }
+    const DType operand = operand_dtype(kernel, dtype);
+    if (item.error_ratio) keep_largest(report_.largest, operand, *item.error_ratio, item);
+    if (item.bias_ratio) keep_largest(report_.largest_bias, operand, *item.bias_ratio, item);
     if (item.status != Status::PASS) {
       report_.alarms.push_back(std::move(item));
       return;
@@ -132,23 +137,41 @@ class Honest {
   std::map<std::tuple<std::string, DType, std::string>, Trust> trust_;
 };
 
-double constant_of(DType operand, const std::string& tensor) {
-  const BoundConstants c = bound_constants(operand);
-  const std::pair<std::string_view, double> table[] = {{"h", c.h},
-                                                       {"c_last", c.c_last},
-                                                       {"n_last", c.n_last},
-                                                       {"m_last", c.m_last},
-                                                       {"dq", c.q},
-                                                       {"dk", c.k},
-                                                       {"dv", c.v},
-                                                       {"di", c.i},
-                                                       {"df", c.f},
-                                                       {"dc_initial", c.c_initial},
-                                                       {"dn_initial", c.n_initial},
-                                                       {"dm_initial", c.m_initial}};
-  for (const auto& [name, value] : table)
-    if (name == tensor) return value;
-  throw std::logic_error("no bound constant for " + tensor);
+/// A line a tensor, a column a dtype: the largest ratio and, in brackets, how much of the constant is needed.
+std::string table_of(const LargestRatios& all, double (*constant)(DType, std::string_view)) {
+  std::set<DType> dtypes;
+  for (const auto& [key, largest] : all) dtypes.insert(key.first);
+  std::string text = fmt::format("{:<12}", "");
+  for (const DType dtype : dtypes) text += fmt::format("{:>18}", to_string(dtype));
+  text += "\n";
+  for (const std::string_view tensor : kTensors) {
+    std::string line = fmt::format("{:<12}", tensor);
+    bool any = false;
+    for (const DType dtype : dtypes) {
+      const auto found = all.find({dtype, std::string(tensor)});
+      const bool has = found != all.end();
+      any |= has;
+      const double c = constant(dtype, tensor);
+      line += fmt::format(
+          "{:>18}", !has ? "" : fmt::format("{:.3f} ({:.2f}/{})", found->second.ratio, found->second.ratio * c, c));
+    }
+    if (any) text += line + "\n";
+  }
+  return text + "\n";
+}
+
+Json to_array(const LargestRatios& all, double (*constant)(DType, std::string_view), const char* name) {
+  Json array = Json::array();
+  for (const auto& [key, value] : all) {
+    const bool finite = std::isfinite(value.ratio);
+    array.push_back(Json{{"dtype", to_string(key.first)},
+                         {"tensor", key.second},
+                         {"constant", constant(key.first, key.second)},
+                         {name, finite ? Json(value.ratio) : Json(nullptr)},
+                         {"variant", value.variant},
+                         {"repro", value.repro}});
+  }
+  return array;
 }
 
 }  // namespace
@@ -184,28 +207,10 @@ HonestReport run_honest(const HonestOptions& options) { return Honest(options).r
 std::string to_text(const HonestReport& report) {
   std::string text =
       "Largest error / bound of honest kernels, and in brackets the constant of the bound times that: what it would "
-      "have "
-      "to be at least\n\n";
-  std::set<DType> dtypes;
-  for (const auto& [key, largest] : report.largest) dtypes.insert(key.first);
-  text += fmt::format("{:<12}", "");
-  for (const DType dtype : dtypes) text += fmt::format("{:>18}", to_string(dtype));
-  text += "\n";
-  for (const std::string_view tensor : kTensors) {
-    std::string line = fmt::format("{:<12}", tensor);
-    bool any = false;
-    for (const DType dtype : dtypes) {
-      const auto found = report.largest.find({dtype, std::string(tensor)});
-      const bool has = found != report.largest.end();
-      any |= has;
-      line += fmt::format("{:>18}", !has ? ""
-                                         : fmt::format("{:.3f} ({:.2f}/{})", found->second.ratio,
-                                                       found->second.ratio * constant_of(dtype, found->first.second),
-                                                       constant_of(dtype, found->first.second)));
-    }
-    if (any) text += line + "\n";
-  }
-  text += "\n";
+      "have to be at least\n\n";
+  text += table_of(report.largest, bound_constant);
+  text += "Largest bias / what is allowed, likewise\n\n";
+  text += table_of(report.largest_bias, bias_constant);
   text += list_failures(report.alarms);
   for (const std::string& line : report.unrun) text += "not run: " + line + "\n";
   return text + fmt::format("{} seeds, {} problems, {} runs, {} verdicts on honest kernels: {} other than PASS\n",
@@ -213,20 +218,12 @@ std::string to_text(const HonestReport& report) {
 }
 
 std::string to_json(const HonestReport& report) {
-  Json largest = Json::array();
-  for (const auto& [key, value] : report.largest) {
-    const bool finite = std::isfinite(value.ratio);
-    largest.push_back(Json{{"dtype", to_string(key.first)},
-                           {"tensor", key.second},
-                           {"constant", constant_of(key.first, key.second)},
-                           {"error_ratio", finite ? Json(value.ratio) : Json(nullptr)},
-                           {"variant", value.variant},
-                           {"repro", value.repro}});
-  }
   std::string text =
       fmt::format("{{\"seeds\": {}, \"problems\": {}, \"runs\": {}, \"verdicts\": {}, \"not_passed\": {},\n",
                   report.seeds, report.problems, report.runs, report.verdicts, report.alarms.size());
-  text += fmt::format("\"largest\": {},\n\"alarms\": ", serialize(largest));
+  text += fmt::format("\"largest\": {},\n", serialize(to_array(report.largest, bound_constant, "error_ratio")));
+  text += fmt::format("\"largest_bias\": {},\n\"alarms\": ",
+                      serialize(to_array(report.largest_bias, bias_constant, "bias_ratio")));
   // the items of a report are an array of their own in its JSON
   return text + to_json(report.alarms) + "}\n";
 }

@@ -29,7 +29,7 @@ struct HonestOptions {
   std::function<void()> on_unit_done;          ///< one call at a time
 };
 
-/// The largest error_ratio of honest kernels in a tensor, and the run that had it.
+/// The largest error_ratio (or bias_ratio) of honest kernels in a tensor, and the run that had it.
 struct LargestRatio {
   double ratio = 0;
   std::string variant, repro;
@@ -43,6 +43,7 @@ struct HonestReport {
   std::vector<std::string> unrun;  ///< "<key>: <reason>"
   /// By operand dtype and tensor ("h", "dq", ...): what constants of the bounds can be calibrated with.
   std::map<std::pair<DType, std::string>, LargestRatio> largest;
+  std::map<std::pair<DType, std::string>, LargestRatio> largest_bias;  ///< the same of bias_ratio
 
   int exit_status() const;  ///< 1 with an alarm, 3 if nothing was judged, else 0
 };
@@ -54,7 +55,8 @@ HonestReport run_honest(const HonestOptions& options);
 std::string to_text(const HonestReport& report);
 
 /// {"seeds", "problems", "runs", "verdicts", "not_passed", "items": [as in report.json],
-/// "largest": [{"dtype", "tensor", "constant", "error_ratio", "variant", "repro"}]}.
+/// "largest": [{"dtype", "tensor", "constant", "error_ratio", "variant", "repro"}],
+/// "largest_bias": [{"dtype", "tensor", "constant", "bias_ratio", "variant", "repro"}]}.
 std::string to_json(const HonestReport& report);
 
 }  // namespace mlstm::verify

@@ -35,7 +35,8 @@ bool kills(const Item& item) {
 bool has_number(const Item& item) { return item.error_ratio.has_value(); }
 
 double strength_of(const Item& item) {
-  return has_number(item) ? *item.error_ratio : std::numeric_limits<double>::infinity();
+  return has_number(item) ? std::max(*item.error_ratio, item.bias_ratio.value_or(0))
+                          : std::numeric_limits<double>::infinity();
 }
 
 /// Everything that is run: mutants first, then specimens.
@@ -319,8 +320,11 @@ bool smaller(const MutationReport& report, const Outcome& a, const Outcome& b) {
 }  // namespace
 
 std::string check_of(const Item& item) {
-  if (has_number(item)) return item.convention.empty() ? item.tensor : item.tensor + " (" + item.convention + ")";
-  return item.check;
+  if (!has_number(item)) return item.check;
+  // found by nothing but its bias
+  const bool biased = item.status == Status::FAIL && *item.error_ratio <= 1 && item.bias_ratio > 1;
+  const std::string name = biased ? "bias of " + item.tensor : item.tensor;
+  return item.convention.empty() ? name : name + " (" + item.convention + ")";
 }
 
 bool MutantResult::detected() const {
