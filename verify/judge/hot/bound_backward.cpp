@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "judge/hot/bound_reads.hpp"
 #include "judge/hot/bound_rows.hpp"
 
 namespace mlstm::verify::bound {
@@ -156,6 +157,7 @@ struct Walk {
   Vec row_P2, column_P2;
   Vec shared, shared_gamma;      ///< straddling sums of what q.dq and k.dk share
   Vec straddle, straddle_gamma;  ///< straddling sums of everything
+  Mat stored;                    ///< variance that storing dC at every step has left in it, over u_state^2, or empty
   FutureState start;             ///< at the first step, relative to the initial stabiliser
 };
 
@@ -175,13 +177,36 @@ LastProduct last_product(const HeadProblem& p, const Values& x, const Rows& rows
   return out;
 }
 
+/// What the columns of a chunk read of the cotangent of the state of their own step, over u^2: in dk and dv.
+struct Reads {
+  Mat k, v;
+};
+
+Reads read_cotangents(const HeadProblem& p, const Values& x, const Rows& rows, Index t0, Index n, StateWalk& states) {
+  const double ratio = p.u.state / p.u.operand, ratio2 = p.sums_every_step ? ratio * ratio : 0;
+  Reads reads{Mat(n, x.d), Mat(n, x.e)};
+  const Vec nothing = Vec::Zero(x.d);
+  Vec across, along;
+  for (Index b = n; b-- > 0;) {
+    const Index j = t0 + b;
+    const double decay = j + 1 == x.S ? 1 : std::exp(rows.lf[j + 1] + rows.m[j] - rows.m[j + 1]);
+    const double input = std::exp(rows.li[j] - rows.m[j]);
+    states.step(decay, x.s * x.q.row(j).transpose(), rows.g0.row(j).transpose(), nothing,
+                static_cast<double>(x.S - j + 1));
+    states.read(x.K2.row(j).transpose(), x.V2.row(j).transpose(), reads_per_step(p), ratio2, across, along);
+    reads.k.row(b) = input * input * along.transpose();
+    reads.v.row(b) = input * input * across.transpose();
+  }
+  return reads;
+}
+
 Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& w2, const Vec& r2, const Vec& W2,
                const Vec& gw2, const Vec& gr2) {
   const Index S = x.S, d = x.d, e = x.e;
   const double s2 = x.s * x.s, u2 = p.u.operand * p.u.operand, limit_d = double(d), limit_e = double(e);
   const double ratio2 = p.u.state * p.u.state / u2;
   Walk out{Mat(S, d), Mat(S, d), Mat(S, e), Mat(S, d), Mat(S, d), Mat(S, d), Vec(S), Vec(S), Vec(S), Vec(S),
-           Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), Vec(S), {}};
+           Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), Vec(S), {},     {}};
   const Mat zero = Mat::Zero(d, e), zero_d = Mat::Zero(d, d);
   FutureState f{zero,         zero,         zero,   zero,   zero,        zero, zero_d, Mat::Zero(e, e),
                 Vec::Zero(d), Vec::Zero(e), zero_d, zero_d, Vec::Zero(d)};
@@ -201,6 +226,8 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     f.n2 = w2[S - 1] * dn.cwiseAbs2();
   }
   const Vec alpha = rows.alpha_qk.cwiseProduct(rows.alpha_gv);
+  const bool reads = reads_matter(p);
+  StateWalk states(reads ? f.C : Mat(), reads ? Vec(Vec::Zero(d)) : Vec(), reads && p.sums_every_step);
 
   for (Index index = static_cast<Index>(rows.chunks.size()) - 1; index >= 0; --index) {
     const ChunkWeights& c = rows.chunks[static_cast<std::size_t>(index)];
@@ -223,12 +250,18 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
 
     // Rows: dq.
     const Mat past_g = weighted(c.past2, nt(g2, past.C2));
-    const Mat tg = s2 * weighted(c.past2, nt(g0.cwiseAbs2(), past.T));
+    Mat tg = s2 * weighted(c.past2, nt(g0.cwiseAbs2(), past.T));
+    if (reads) tg = p.sums_every_step ? Mat(rows.read_q.middleRows(t0, n)) : tg.cwiseMax(rows.read_q.middleRows(t0, n));
     out.q.middleRows(t0, n) =
         s2 * weighted(part(w2).cwiseProduct(part(rows.alpha_gv)), nn(D2_Eg, K2) + past_g) + u2 * tg;
     out.N.middleRows(t0, n) = nn(c.D, k) + c.past * past.n.transpose();
     out.n2.middleRows(t0, n) = nn(c.D2, K2) + c.past2 * past.n2.transpose();
-    out.row_T.segment(t0, n) = u2 * tg.cwiseProduct(q.cwiseAbs2()).rowwise().sum();
+    Vec row_T = tg.cwiseProduct(q.cwiseAbs2()).rowwise().sum();
+    if (reads) {  // the rounding of g_t enters q.dq with the whole numerator, g_t (C^T q) = dh_t h_t
+      const ConstMap dh(p.cotangents.h, S, e);
+      row_T = row_T.cwiseMax(dh.middleRows(t0, n).cwiseProduct(x.h.middleRows(t0, n)).rowwise().squaredNorm());
+    }
+    out.row_T.segment(t0, n) = u2 * row_T;
     const Vec past_EG = Q2.cwiseProduct(past_g).rowwise().sum();
     const Vec past_P2 = s2 * c.past2.cwiseProduct(quadratic(q, past.kk));
     out.row_P2.segment(t0, n) = P2.rowwise().sum() + past_P2;
@@ -255,10 +288,14 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
         aligned_k[b] = std::max(aligned_k[b], alignment(k_c.row(b).squaredNorm(), k_c2.row(b).sum(), limit_d));
       }
     }
-    const Mat tk = weighted(plain_last2, nt(V2, f.T));
+    Mat tk = weighted(plain_last2, nt(V2, f.T)), tv = weighted(plain_last2, nn(K2, f.T));
+    if (reads) {
+      const Reads own = read_cotangents(p, x, rows, t0, n, states);
+      tk = p.sums_every_step ? own.k : tk.cwiseMax(own.k);
+      tv = p.sums_every_step ? own.v : tv.cwiseMax(own.v);
+    }
     out.k.middleRows(t0, n) = weighted(aligned_v, tn(W_D2_Eg, Q2) + weighted(last2, VX)) + u2 * tk;
-    out.v.middleRows(t0, n) =
-        weighted(aligned_k, tn(W_E, g2) + weighted(last2, KX)) + u2 * weighted(plain_last2, nn(K2, f.T));
+    out.v.middleRows(t0, n) = weighted(aligned_k, tn(W_E, g2) + weighted(last2, KX)) + u2 * tv;
     out.column_T.segment(t0, n) = u2 * K2.cwiseProduct(tk).rowwise().sum();
     const Vec both = aligned_k.cwiseProduct(aligned_v);
     const auto later = [&](const Mat& state) -> Vec {  // sum over later rows of state . (k^2 v^2)
@@ -308,6 +345,7 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     f.T = 2 * f.C.cwiseAbs2() + ratio2 * stored;
   }
   out.start = std::move(f);
+  if (reads && p.sums_every_step) out.stored = std::exp(2 * (rows.lf[0] + rows.m0 - rows.m[0])) * states.variance();
   return out;
 }
 
@@ -323,7 +361,10 @@ void write_initial_states(const HeadProblem& p, const Values& x, const Rows& row
   const Vec n2 = f.n2;  // in the detached convention only the cotangent of n_last is in it
   if (out.c_initial != nullptr)
     Eigen::Map<Mat>(out.c_initial, x.d, x.e) =
-        Mat(((f.X + us * us * f.C.cwiseAbs2()).cwiseSqrt() + floor + (us + uv + delta) * dc.cwiseAbs()).array() + eta);
+        Mat(((f.X + us * us * (walk.stored.size() > 0 ? walk.stored : Mat(f.C.cwiseAbs2()))).cwiseSqrt() + floor +
+             (us + uv + delta) * dc.cwiseAbs())
+                .array() +
+            eta);
   if (out.n_initial != nullptr)
     Eigen::Map<Vec>(out.n_initial, x.d) = Vec((n2.cwiseSqrt() + (us + uv + delta) * dn.cwiseAbs()).array() + eta);
   if (out.m_initial != nullptr && G.m_initial != nullptr) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "judge/hot/bound_reads.hpp"
 #include "judge/hot/bound_rows.hpp"
 
 namespace mlstm::verify::bound {
@@ -89,6 +90,36 @@ void add_state_roundings(const HeadProblem& p, const Values& x, const PastState&
   }
 }
 
+/// What the rows of a chunk read of the state of their own step, over u^2.
+struct Reads {
+  Mat h, q;  ///< in h d (rows, DHV) and in dq (rows, DHQK)
+  Vec l;
+};
+
+Reads read_states(const HeadProblem& p, const Values& x, const Rows& rows, Index t0, Index n, StateWalk& states) {
+  const double of_state = reads_per_step(p), ratio = p.u.state / p.u.operand;
+  const double ratio2 = p.sums_every_step ? ratio * ratio : 0;
+  Reads reads{Mat(n, x.e), Mat(n, x.d), Vec(n)};
+  Vec across, along, g2 = Vec::Zero(x.e);
+  for (Index a = 0; a < n; ++a) {
+    const Index t = t0 + a;
+    const double before = t == 0 ? rows.m0 : rows.m[t - 1];
+    const double input = std::exp(rows.li[t] - rows.m[t]);
+    const Vec key = input * x.k.row(t).transpose(), value = x.v.row(t).transpose();
+    states.step(std::exp(rows.lf[t] + before - rows.m[t]), key, value, key, static_cast<double>(t + 2));
+    const Vec q2 = x.Q2.row(t).transpose();
+    if (p.cotangents.h != nullptr)
+      g2 = (ConstMap(p.cotangents.h, x.S, x.e).row(t) / rows.den[t]).cwiseAbs2().transpose();
+    states.read(q2, g2, of_state, ratio2, across, along);
+    reads.h.row(a) = across.transpose();
+    reads.q.row(a) = x.s * x.s * along.transpose();
+    Vec n2 = of_state * states.x().cwiseAbs2();
+    if (p.sums_every_step) n2 += ratio2 * states.variance_of_vector();
+    reads.l[a] = q2.dot(n2);
+  }
+  return reads;
+}
+
 // Alignment of a row with the initial state, which is no sum of outer products that the other states could hold.
 double initial_alignment(const Mat& weighted, const Mat& squares, Index row, double limit) {
   return alignment(weighted.row(row).squaredNorm(), squares.row(row).sum(), limit);
@@ -147,6 +178,9 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     past.kk = past.n * past.n.transpose();
     past.T = 2 * C0_squared;
   }
+  const bool reads = reads_matter(p);
+  StateWalk states(reads ? past.C : Mat(), reads ? past.n : Vec(), reads && p.sums_every_step);
+  if (reads && gradients) rows.read_q.resize(S, d);
   Mat plain2 = Mat::Zero(d, e);  // C2 without the initial state, for c_last
   Vec plain_n2 = Vec::Zero(d);
   Vec v2_sum = Vec::Zero(e);  // running sum of v^2, for the floor near zero
@@ -167,26 +201,37 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     const Vec q_n = x.s * (q * past.n);
     const Vec row_E = E.rowwise().sum() + c.past2.cwiseProduct(Q2 * past.n2);
     const Vec row_P = P2.rowwise().sum() + x.s * x.s * c.past2.cwiseProduct(quadratic(q, past.kk));
-    const Vec row_n = 2 * c.past2.cwiseProduct(Q2 * past.n.cwiseAbs2());
+    Vec row_n = 2 * c.past2.cwiseProduct(Q2 * past.n.cwiseAbs2());
     const Mat E_v = nn(E, V2) + weighted(c.past2, nn(Q2, past.C2));
-    const Mat state_h = weighted(c.past2, nn(Q2, past.T));
+    Mat state_h = weighted(c.past2, nn(Q2, past.T));
+    for (Index a = 0; a < n; ++a) {
+      const Index t = t0 + a;
+      rows.l[t] = S_qk.row(a).dot(c.D.row(a)) + c.past[a] * q_n[a];
+      rows.den[t] = normalized ? std::max(std::abs(rows.l[t]), std::exp(-rows.m[t])) + p.eps : 1;
+    }
+    if (reads) {
+      const Reads own = read_states(p, x, rows, t0, n, states);
+      if (p.sums_every_step) row_n = own.l, state_h = own.h;
+      row_n = row_n.cwiseMax(own.l);
+      state_h = state_h.cwiseMax(own.h);
+      if (gradients) rows.read_q.middleRows(t0, n) = own.q;
+    }
     Mat q_C0, q2_C02;
     if (initial) q_C0 = x.s * nn(q, C0), q2_C02 = nn(Q2, C0_squared);
 
     for (Index a = 0; a < n; ++a) {
       const Index t = t0 + a;
       const double w = rows.w[t], delta = rows.delta[t], uv = rows.uv[t], m = rows.m[t];
-      rows.l[t] = S_qk.row(a).dot(c.D.row(a)) + c.past[a] * q_n[a];
       rows.alpha_qk[t] = alignment(row_P[a], row_E[a], limit_d);
       if (initial) rows.alpha_qk[t] = std::max(rows.alpha_qk[t], initial_alignment(q_C0, q2_C02, a, limit_d));
       const double l = std::abs(rows.l[t]);
-      double den = 1, dmin = 1, rho = 0;
+      const double den = rows.den[t];
+      double dmin = 1, rho = 0;
       if (normalized) {
         const double floor = std::exp(-m);
         const double dl = w * std::sqrt(row_P[a] + row_E[a] + row_n[a]) + uv * l + eta * std::sqrt(double(S));
         const bool near = l + kSigmas * dl >= floor * (1 - delta);
         const double dd = std::max(near ? dl : 0.0, p.gate == Gate::exp ? delta * floor : 0.0);
-        den = std::max(l, floor) + p.eps;
         dmin = std::max(den - kSigmas * dd, floor * (1 - std::min(delta, 0.5)) + p.eps);
         rho = std::isinf(floor) ? delta : dd / dmin;
         rows.near[static_cast<std::size_t>(t)] = near;
@@ -194,7 +239,6 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
         rows.dgamma[t] = near && l - kSigmas * dl < floor * (1 + delta) ? (l < kSigmas * dl ? 2.0 : 1.0) : 0.0;
         rows.open[static_cast<std::size_t>(t)] = rows.dgamma[t] > 0;
       }
-      rows.den[t] = den;
       rows.dmin[t] = dmin;
       rows.rho[t] = rho;
       rows.r[t] = rho + p.u.saved * (std::abs(m) + (normalized ? 1 : 0));
@@ -266,6 +310,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     past.m = rows.m[t0 + n - 1];
   }
   rows.past.push_back(past);
+  if (reads && p.sums_every_step)
+    rows.stored_C = stored = states.variance(), rows.stored_n = states.variance_of_vector();
 
   if (bounds.out.h != nullptr) Eigen::Map<Mat>(bounds.out.h, S, e) = rows.h_bound;
   const double w = rows.w[S - 1], delta = rows.delta[S - 1], uv = rows.uv[S - 1], us = p.u.state;
@@ -282,7 +328,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   if (bounds.out.n_last != nullptr)
     for (Index a = 0; a < d; ++a) {
       const double n0 = initial ? p.in.n_initial[a] : 0;
-      bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0) +
+      const double stored_n = rows.stored_n.size() > 0 ? us * us * rows.stored_n[a] : 0;
+      bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0 + stored_n) +
                              (us + delta + uv) * std::abs(p.out.n_last[a]) + eta * (1 + std::sqrt(double(S)));
     }
   // Unlike differences of stabilisers, m itself may be scanned step by step, whatever the window.

@@ -45,6 +45,9 @@ struct Rows {
   Vec alpha_qk, alpha_gv, row_g;  ///< alignments; sum_j E Gamma
   Mat g, g2, g0;                  ///< dh / dmin, its square, dh / den
   Mat h_bound;
+  Mat read_q;    ///< variance of dq by what reads the state of each step, over u^2; empty where reads do not matter
+  Mat stored_C;  ///< variance that storing the state at every step has left in C_S and n_S, over u_state^2, or empty
+  Vec stored_n;
   std::vector<char> near, open;  ///< |l| may be the denominator; it is not certain whether it is
   std::vector<ChunkWeights> chunks;
   std::vector<PastState> past;  ///< one per chunk, and one after the last

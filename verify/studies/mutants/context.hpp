@@ -6,6 +6,7 @@
 
 #include "mlstm/problem.hpp"
 #include "studies/mutants/bugs.hpp"
+#include "studies/mutants/habits.hpp"
 #include "studies/mutants/numeric.hpp"
 
 namespace mlstm::verify::planted {
@@ -16,12 +17,18 @@ struct Context {
   std::string_view target;                ///< the tensor that the bug is about, if it may be one or another
   bool raced = false;                     ///< whether a race is lost in this call
   bool rounded_gates = false;             ///< df from the sums of stored q·dq - k·dk, as published kernels do
+  unsigned habits = 0;                    ///< of Habits
   Rounding operand = Rounding::none;      ///< operands of matrix products
   Rounding accumulator = Rounding::none;  ///< their sums
   Rounding state = Rounding::none;        ///< states, after every update
 
   bool has(Bug one) const { return bug == one; }
   bool has(Bug one, std::string_view tensor) const { return bug == one && target == tensor; }
+  bool does(Habits habit) const { return (habits & habit) != 0; }
+  /// The same for another problem, which has to outlive what is returned.
+  Context on(const Problem& other) const {
+    return {other, bug, target, raced, rounded_gates, habits, operand, accumulator, state};
+  }
   /// Exponential, as kernels take it.
   template <class Real>
   Real exp(Real x) const {
@@ -44,8 +51,9 @@ inline Rounding rounding_of(DType dtype) {
   return dtype == DType::bfloat16 ? Rounding::bfloat16 : dtype == DType::float16 ? Rounding::float16 : Rounding::none;
 }
 
-inline Context context_of(const Problem& problem, Bug bug, std::string_view target, bool raced, bool rounded_gates) {
-  Context c{problem, bug, target, raced, rounded_gates};
+inline Context context_of(const Problem& problem, Bug bug, std::string_view target, bool raced, bool rounded_gates,
+                          unsigned habits) {
+  Context c{problem, bug, target, raced, rounded_gates, habits};
   c.operand = rounding_of(problem.dtype);
   const bool is_float32 = problem.dtype == DType::float32, is_float64 = problem.dtype == DType::float64;
   if (bug == "no_lift" && problem.dtype == DType::float16) c.operand = Rounding::float16_overflowing;
