@@ -47,7 +47,8 @@ Roundoffs roundoffs(const Precision& precision) {
           .saved = unit_roundoff(precision.saved),
           .state = unit_roundoff(precision.state),
           .accumulator = precision.storage == DType::float64 ? 0x1p-53 : 0x1p-24,
-          .step = std::max(smallest_step(precision.operand), smallest_step(precision.storage))};
+          .step = std::max(smallest_step(precision.operand), smallest_step(precision.storage)),
+          .flush = precision.storage == DType::float64 ? 0x1p-1022 : 0x1p-126};
 }
 
 double constant_of(const BoundConstants& c, std::string_view tensor) {

@@ -120,13 +120,51 @@ GradientSizes sizes_of(const HeadProblem& p, const Values& x, bool exact) {
   return z;
 }
 
-/// The floors that the smallest step of an operand leaves near zero (matter in float16 only).
+/// The floors that the smallest step of an operand leaves near zero (matter in float16 only), and what flushing weights
+/// or products to zero loses, with all that they would have been multiplied by.
 struct Floors {
   Mat q, k, v, c_initial;
+  Mat c_flushed;  // of dc_initial, beside c_initial
+  Vec n_initial;
 };
 
+void add_flushed(const HeadProblem& p, const Values& x, const Rows& rows, Floors& out) {
+  const double sqrt_d = std::sqrt(double(x.d));
+  const auto one_and = [](const auto& values) -> Vec { return (1 + values.array().abs()).matrix().transpose(); };
+  const Vec g = rows.g.rowwise().norm() + rows.gamma.cwiseAbs();
+  Vec past = Vec::Zero(x.d);
+  if (p.in.c_initial != nullptr)
+    past = ConstMap(p.in.c_initial, x.d, x.e).rowwise().norm() + Eigen::Map<const Vec>(p.in.n_initial, x.d).cwiseAbs();
+  for (Index t = 0; t < x.S; ++t) {
+    past += (1 + x.v.row(t).norm()) * one_and(x.k.row(t));
+    out.q.row(t) += p.u.flush * (1 + x.s) * (1 + g[t]) * past.transpose();
+  }
+  Vec k = Vec::Zero(x.d), v = Vec::Zero(x.e), q_all = Vec::Zero(x.d), g_all = Vec::Zero(x.e);
+  Mat last = Mat::Zero(x.d, x.e);
+  out.n_initial = Vec::Zero(x.d);
+  if (p.cotangents.c_last != nullptr) last = ConstMap(p.cotangents.c_last, x.d, x.e).cwiseAbs();
+  if (p.cotangents.n_last != nullptr) out.n_initial = Eigen::Map<const Vec>(p.cotangents.n_last, x.d).cwiseAbs();
+  k = last.rowwise().norm() + out.n_initial;
+  v = last.colwise().norm().transpose();
+  for (Index t = x.S - 1; t >= 0; --t) {
+    const Vec q = one_and(x.s * x.q.row(t));
+    k += (1 + g[t]) * q;
+    v += (1 + x.s * x.q.row(t).norm()) * one_and(rows.g.row(t));
+    out.k.row(t) += p.u.flush * (1 + x.v.row(t).norm()) * k.transpose();
+    out.v.row(t) += p.u.flush * (1 + sqrt_d * x.k.row(t).norm()) * v.transpose();
+    out.n_initial += (1 + std::abs(rows.gamma[t])) * q;
+    q_all += q.cwiseAbs2();
+    g_all += one_and(rows.g.row(t)).cwiseAbs2();
+  }
+  out.n_initial *= p.u.flush;
+  out.c_flushed = p.u.flush * (q_all.cwiseSqrt() * g_all.cwiseSqrt().transpose() + last);
+}
+
+/// What is left of a gradient whose gate's slope is flushed to zero, with all that multiplies the slope: nothing.
+double lost_with_slope(double slope, double gradient, double flush) { return slope < 2 * flush ? gradient : 0; }
+
 Floors floors_of(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& column_P2) {
-  Floors out{Mat(x.S, x.d), Mat(x.S, x.d), Mat(x.S, x.e), Mat(x.d, x.e)};
+  Floors out{Mat(x.S, x.d), Mat(x.S, x.d), Mat(x.S, x.e), Mat(x.d, x.e), Mat(), Vec()};
   const double eta = p.u.step, largest_v = x.V2.rowwise().sum().cwiseSqrt().maxCoeff();
   Vec k2 = Vec::Zero(x.d), q2 = Vec::Zero(x.d), g2 = Vec::Zero(x.e);
   for (Index t = 0; t < x.S; ++t) {
@@ -143,6 +181,7 @@ Floors floors_of(const HeadProblem& p, const Values& x, const Rows& rows, const 
                        .transpose();
   }
   out.c_initial = eta * (q2.cwiseSqrt().replicate(1, x.e) + g2.cwiseSqrt().transpose().replicate(x.d, 1));
+  add_flushed(p, x, rows, out);
   return out;
 }
 
@@ -350,7 +389,7 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
 }
 
 void write_initial_states(const HeadProblem& p, const Values& x, const Rows& rows, const Walk& walk, bool exact,
-                          const Scatter& scatter, const Mat& floor, const GradientBounds& out) {
+                          const Scatter& scatter, const Floors& floor, const GradientBounds& out) {
   const auto& G = exact ? p.exact : p.detached;
   const double us = p.u.state, uv = rows.uv[x.S - 1], delta = rows.delta[x.S - 1], eta = p.u.step;
   const ConstMap c0(p.in.c_initial, x.d, x.e);
@@ -361,16 +400,18 @@ void write_initial_states(const HeadProblem& p, const Values& x, const Rows& row
   const Vec n2 = f.n2;  // in the detached convention only the cotangent of n_last is in it
   if (out.c_initial != nullptr)
     Eigen::Map<Mat>(out.c_initial, x.d, x.e) =
-        Mat(((f.X + us * us * (walk.stored.size() > 0 ? walk.stored : Mat(f.C.cwiseAbs2()))).cwiseSqrt() + floor +
-             (us + uv + delta) * dc.cwiseAbs())
+        Mat(((f.X + us * us * (walk.stored.size() > 0 ? walk.stored : Mat(f.C.cwiseAbs2()))).cwiseSqrt() +
+             floor.c_initial + floor.c_flushed + (us + uv + delta) * dc.cwiseAbs())
                 .array() +
             eta);
   if (out.n_initial != nullptr)
-    Eigen::Map<Vec>(out.n_initial, x.d) = Vec((n2.cwiseSqrt() + (us + uv + delta) * dn.cwiseAbs()).array() + eta);
+    Eigen::Map<Vec>(out.n_initial, x.d) =
+        Vec((n2.cwiseSqrt() + floor.n_initial + (us + uv + delta) * dn.cwiseAbs()).array() + eta);
   if (out.m_initial != nullptr && G.m_initial != nullptr) {
     double variance = scatter.initial2, value = us * std::abs(*G.m_initial);
     if (exact) {
-      variance += c0.cwiseAbs2().cwiseProduct(f.A + floor.cwiseAbs2()).sum() + n0.cwiseAbs2().dot(n2);
+      variance += c0.cwiseAbs2().cwiseProduct(f.A + floor.c_initial.cwiseAbs2()).sum() + n0.cwiseAbs2().dot(n2);
+      value += c0.cwiseAbs().cwiseProduct(floor.c_flushed).sum() + n0.cwiseAbs().dot(floor.n_initial);
       value +=
           (us + uv + delta) * (std::abs(c0.cwiseProduct(dc).sum()) + std::abs(n0.dot(dn)) + std::abs(*G.m_initial));
     }
@@ -494,12 +535,12 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
     for (Index t = 0; t < S; ++t) {
       const double si = exp_gate ? 1 : sigmoid_of_minus(p.in.i[t]), sf = sigmoid_of_minus(p.in.f[t]);
       const double uv = rows.uv[t];
-      out.i[t] = si * bi[t] + (uo + uv + rows.delta_j[t]) * size.i[t] + eta;
-      const double value = (uo + uv) * size.f[t] + sf * row_jump[t] + eta;
+      out.i[t] = si * bi[t] + (uo + uv + rows.delta_j[t]) * size.i[t] + lost_with_slope(si, size.i[t], p.u.flush) + eta;
+      const double value = (uo + uv) * size.f[t] + sf * row_jump[t] + lost_with_slope(sf, size.f[t], p.u.flush) + eta;
       out.f[t] = sf * std::sqrt(bf_rounded[t] * bf_rounded[t] + row_variance[t]) + value;
       out.f_straddling[t] = sf * std::sqrt(bf_straddling[t] * bf_straddling[t] + row_variance[t]) + value;
     }
-    if (p.in.c_initial != nullptr) write_initial_states(p, x, rows, walk, exact, scatter, floor.c_initial, out);
+    if (p.in.c_initial != nullptr) write_initial_states(p, x, rows, walk, exact, scatter, floor, out);
   }
 }
 

@@ -184,6 +184,9 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   Mat plain2 = Mat::Zero(d, e);  // C2 without the initial state, for c_last
   Vec plain_n2 = Vec::Zero(d);
   Vec v2_sum = Vec::Zero(e);  // running sum of v^2, for the floor near zero
+  // What multiplies a weight or a product on its way that is flushed to zero, summed over the past.
+  double lost_l = initial ? past.n.norm() : 0;
+  Vec lost_h = initial ? Vec(C0.colwise().norm().transpose()) : Vec(Vec::Zero(e));
 
   for (Index t0 = 0; t0 < S; t0 += p.chunk) {
     const Index n = std::min<Index>(p.chunk, S - t0);
@@ -225,15 +228,20 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       rows.alpha_qk[t] = alignment(row_P[a], row_E[a], limit_d);
       if (initial) rows.alpha_qk[t] = std::max(rows.alpha_qk[t], initial_alignment(q_C0, q2_C02, a, limit_d));
       const double l = std::abs(rows.l[t]);
+      const double lost = p.u.flush * (1 + x.s * std::sqrt(limit_d) * q.row(a).norm());
+      lost_l += 1 + k.row(a).norm();
+      lost_h += (1 + k.row(a).norm()) * (1 + v.row(a).transpose().array().abs()).matrix();
       const double den = rows.den[t];
       double dmin = 1, rho = 0;
       if (normalized) {
         const double floor = std::exp(-m);
-        const double dl = w * std::sqrt(row_P[a] + row_E[a] + row_n[a]) + uv * l + eta * std::sqrt(double(S));
+        const double dl =
+            w * std::sqrt(row_P[a] + row_E[a] + row_n[a]) + uv * l + eta * std::sqrt(double(S)) + lost * lost_l;
         const bool near = l + kSigmas * dl >= floor * (1 - delta);
         const double dd = std::max(near ? dl : 0.0, p.gate == Gate::exp ? delta * floor : 0.0);
-        dmin = std::max(den - kSigmas * dd, floor * (1 - std::min(delta, 0.5)) + p.eps);
-        rho = std::isinf(floor) ? delta : dd / dmin;
+        const bool no_end = std::isinf(floor);  // an infinite denominator has no error
+        dmin = no_end ? floor : std::max(den - kSigmas * dd, floor * (1 - std::min(delta, 0.5)) + p.eps);
+        rho = no_end ? delta : dd / dmin;
         rows.near[static_cast<std::size_t>(t)] = near;
         // Branch or sign of the denominator open: the exact gradient may take either side.
         rows.dgamma[t] = near && l - kSigmas * dl < floor * (1 + delta) ? (l < kSigmas * dl ? 2.0 : 1.0) : 0.0;
@@ -247,7 +255,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       for (Index b = 0; b < e; ++b)
         rows.h_bound(t, b) = w * std::sqrt(rows.alpha_qk[t] * E_v(a, b) + state_h(a, b)) / dmin +
                              std::abs(h(a, b)) * (rho + delta + uv + p.u.output) +
-                             floor_h * (1 + std::sqrt(v2_sum[b])) + eta;
+                             floor_h * (1 + std::sqrt(v2_sum[b])) + lost * lost_h[b] / dmin + eta;
     }
 
     if (gradients) {
@@ -316,13 +324,16 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   if (bounds.out.h != nullptr) Eigen::Map<Mat>(bounds.out.h, S, e) = rows.h_bound;
   const double w = rows.w[S - 1], delta = rows.delta[S - 1], uv = rows.uv[S - 1], us = p.u.state;
   const double initial_factor = initial ? delta * weight0 * delta * weight0 : 0;
+  const Vec lost_k = (1 + x.k.cwiseAbs().array()).matrix().colwise().norm().transpose();
+  const Vec lost_v = (1 + x.v.cwiseAbs().array()).matrix().colwise().norm().transpose();
   if (bounds.out.c_last != nullptr) {
     const ConstMap c_last(p.out.c_last, d, e);
     for (Index a = 0; a < d; ++a)
       for (Index b = 0; b < e; ++b) {
         const double C02 = initial ? C0_squared(a, b) : 0;
         bounds.out.c_last[a * e + b] = std::sqrt(w * w * plain2(a, b) + initial_factor * C02 + us * us * stored(a, b)) +
-                                       (us + delta + uv) * std::abs(c_last(a, b)) + eta * (1 + std::sqrt(v2_sum[b]));
+                                       (us + delta + uv) * std::abs(c_last(a, b)) + eta * (1 + std::sqrt(v2_sum[b])) +
+                                       p.u.flush * (lost_k[a] * lost_v[b] + std::sqrt(C02));
       }
   }
   if (bounds.out.n_last != nullptr)
@@ -330,7 +341,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       const double n0 = initial ? p.in.n_initial[a] : 0;
       const double stored_n = rows.stored_n.size() > 0 ? us * us * rows.stored_n[a] : 0;
       bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0 + stored_n) +
-                             (us + delta + uv) * std::abs(p.out.n_last[a]) + eta * (1 + std::sqrt(double(S)));
+                             (us + delta + uv) * std::abs(p.out.n_last[a]) + eta * (1 + std::sqrt(double(S))) +
+                             p.u.flush * (std::sqrt(double(S)) * lost_k[a] + std::abs(n0));
     }
   // Unlike differences of stabilisers, m itself may be scanned step by step, whatever the window.
   if (bounds.out.m_last != nullptr) {
