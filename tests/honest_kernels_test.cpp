@@ -72,7 +72,7 @@ BOOST_AUTO_TEST_CASE(a_rounded_scaled_cotangent_is_an_error_of_all_terms_of_a_ro
 BOOST_AUTO_TEST_CASE(a_state_may_be_read_in_the_dtype_of_operands_at_any_step) {
   for (const char* line : {"regime=repeated,seed=55,dtype=bfloat16,stabilizer_init=neg_inf,B=2,NH=2,S=187,DHQK=24,"
                            "DHV=24,L=16,last_state_cotangents=1",
-                           "regime=repeated,NH=3,S=256,DHQK=64,DHV=64,dtype=bfloat16"})
+                           "regime=repeated,NH=3,S=256,DHQK=64,DHV=64,L=64,dtype=bfloat16"})
     for (const char* key : {"recurrent--rounded_reads_specimen_ownbw", "chunkwise--short_chunks_specimen_ownbw"})
       require_passes(specimen(key), problem(line));
 }

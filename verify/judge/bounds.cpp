@@ -180,7 +180,8 @@ TensorMap bounds_in_memory(const Case& c, const ReferenceData& reference, const 
                          gradient_bound_slices(bounds, "detached/", heads, head)};
     head_bounds(p, out);
   });
-  const BoundConstants constants = bound_constants(precision.operand);
+  const bool coarse_state = unit_roundoff(precision.state) > unit_roundoff(precision.operand);
+  const BoundConstants constants = bound_constants(coarse_state ? precision.state : precision.operand);
   for (auto& [name, bound] : bounds) bound *= constant_of(constants, name.substr(name.find('/') + 1));
   return bounds;
 }

@@ -15,6 +15,29 @@ constexpr double kSigmas = 3;  // how far a denominator is allowed to move when 
 
 double log_sigmoid(double x) { return std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x))); }
 
+/// The oldest column that row t still sees: D_tj is no longer so small that it counts as flushed to zero. Since D_tj
+/// never grows with t, what is out of sight stays there.
+class Sight {
+ public:
+  explicit Sight(const HeadProblem& p) : smallest_(std::log(p.u.flush)) {}
+
+  /// The span Σ_{r=j+1..t} |logσ(f_r)| behind it, or behind the window's first; rows up to t are known.
+  double span(const Rows& rows, Index t, Index window) {
+    if (t == 0) sums_.push_back(0);
+    sums_.push_back(sums_.back() + rows.lf[t]);
+    const auto span_of = [&](Index j) { return sums_.back() - sums_[static_cast<std::size_t>(j + 1)]; };
+    const auto log_weight = [&](Index j) { return span_of(j) + (j < 0 ? rows.m0 : rows.li[j]) - rows.m[t]; };
+    while (oldest_ < t && !(log_weight(oldest_) >= smallest_)) ++oldest_;
+    if (oldest_ == t) sums_.back() = 0;  // nothing is left of a sum that may have been huge
+    return -span_of(std::max(oldest_, t - window));
+  }
+
+ private:
+  double smallest_;
+  Index oldest_ = -1;  // the initial state
+  std::vector<double> sums_;
+};
+
 // The stabiliser, and the error of the gate exponents of rows (delta) and columns (delta_j).
 void scan_gates(const HeadProblem& p, Rows& rows) {
   const Index S = p.S;
@@ -27,19 +50,20 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
     rows.m0 = *p.in.m_initial;
   else
     rows.m0 = p.stabilizer_init == StabilizerInit::zero ? 0 : -kInf;
-  double m = rows.m0, largest_m = std::isfinite(m) ? std::abs(m) : 0, span = 0;
+  double m = rows.m0, largest_m = std::isfinite(m) ? std::abs(m) : 0;
   const double W = static_cast<double>(p.window), ua = p.u.accumulator;
+  Sight sight(p);
   for (Index t = 0; t < S; ++t) {
     rows.lf[t] = log_sigmoid(p.in.f[t]);
     rows.li[t] = exp_gate ? p.in.i[t] : log_sigmoid(p.in.i[t]);
     if (exp_gate) m = std::max(rows.lf[t] + m, rows.li[t]);
     rows.m[t] = m;
     largest_m = std::max(largest_m, std::abs(m));
-    span += rows.lf[t];
-    if (t >= p.window) span -= rows.lf[t - p.window];
     const double steps = static_cast<double>(t);
-    rows.delta[t] = ua * (8 + (2 + std::sqrt(std::min(steps + 1, W))) * std::abs(span) +
-                          (1 + std::sqrt(steps / W)) * (1 + 2 * largest_m));
+    // What a row has forgotten has no part in its error, however much was forgotten at once.
+    const double seen = sight.span(rows, t, p.window);
+    rows.delta[t] =
+        ua * (8 + (2 + std::sqrt(std::min(steps + 1, W))) * seen + (1 + std::sqrt(steps / W)) * (1 + 2 * largest_m));
     rows.delta_j[t] = 2 * ua * (std::abs(rows.li[t]) + std::abs(m));
     rows.w[t] = p.u.operand + rows.delta[t];
     // Roundings are random within a window; what is carried from one window to the next is rounded alike when inputs
@@ -106,7 +130,7 @@ Reads read_states(const HeadProblem& p, const Values& x, const Rows& rows, Index
     const double before = t == 0 ? rows.m0 : rows.m[t - 1];
     const double input = std::exp(rows.li[t] - rows.m[t]);
     const Vec key = input * x.k.row(t).transpose(), value = x.v.row(t).transpose();
-    states.step(std::exp(rows.lf[t] + before - rows.m[t]), key, value, key, static_cast<double>(t + 2));
+    states.step(std::exp(rows.lf[t] + before - rows.m[t]), key, value, key);
     const Vec q2 = x.Q2.row(t).transpose();
     if (p.cotangents.h != nullptr)
       g2 = (ConstMap(p.cotangents.h, x.S, x.e).row(t) / rows.den[t]).cwiseAbs2().transpose();
@@ -145,9 +169,23 @@ double alignment(double num, double den, double limit) {
   return std::isfinite(ratio) ? std::clamp(ratio, 1.0, limit) : 1.0;
 }
 
+// A state that is stored in a narrow format at every step drifts: its elements are off by a common factor, the more the
+// longer it remembers, forward or backward.
+void add_drift(const HeadProblem& p, Rows& rows) {
+  Vec longest(p.S);
+  double memory = 0;
+  for (Index t = 0; t < p.S; ++t) longest[t] = memory = 1 + std::exp(rows.lf[t]) * memory;
+  memory = 0;
+  for (Index t = p.S; t-- > 0;) {
+    memory = 1 + (t + 1 < p.S ? std::exp(rows.lf[t + 1]) : 0.0) * memory;
+    rows.uv[t] += p.u.state * std::sqrt(std::max(longest[t], memory));
+  }
+}
+
 Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bounds) {
   Rows rows;
   scan_gates(p, rows);
+  if (p.sums_every_step && states_are_narrow(p)) add_drift(p, rows);
   const Index S = x.S, d = x.d, e = x.e;
   const double u = p.u.operand, eta = p.u.step, limit_d = static_cast<double>(d), limit_e = static_cast<double>(e);
   const bool normalized = p.gate == Gate::exp || p.normalize;
@@ -163,7 +201,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   }
 
   PastState past{Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, d),
-                 Mat::Zero(e, e), Vec::Zero(e), Mat::Zero(d, e), rows.m0};
+                 Mat::Zero(e, e), Vec::Zero(e), Mat::Zero(d, e), rows.m0, Vec::Zero(d)};
   Mat stored = Mat::Zero(d, e);  // variance that storing the state has left in it, over u_state^2
   Mat C0, C0_squared;
   double weight0 = 1;  // of the initial state at the end of the last chunk
@@ -178,6 +216,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     past.kk = past.n * past.n.transpose();
     past.T = 2 * C0_squared;
   }
+  const double ratio = p.u.state / u;
   const bool reads = reads_matter(p);
   StateWalk states(reads ? past.C : Mat(), reads ? past.n : Vec(), reads && p.sums_every_step);
   if (reads && gradients) rows.read_q.resize(S, d);
@@ -204,7 +243,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     const Vec q_n = x.s * (q * past.n);
     const Vec row_E = E.rowwise().sum() + c.past2.cwiseProduct(Q2 * past.n2);
     const Vec row_P = P2.rowwise().sum() + x.s * x.s * c.past2.cwiseProduct(quadratic(q, past.kk));
-    Vec row_n = 2 * c.past2.cwiseProduct(Q2 * past.n.cwiseAbs2());
+    Vec row_n = c.past2.cwiseProduct(Q2 * (2 * past.n.cwiseAbs2() + past.stored_n));
     const Mat E_v = nn(E, V2) + weighted(c.past2, nn(Q2, past.C2));
     Mat state_h = weighted(c.past2, nn(Q2, past.T));
     for (Index a = 0; a < n; ++a) {
@@ -313,13 +352,13 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     plain_n2 = carry2 * plain_n2 + new_n2;
     weight0 *= carry;
     stored = carry2 * stored + past.C.cwiseAbs2();
-    const double ratio = p.u.state / u;
+    past.stored_n = carry2 * past.stored_n + ratio * ratio * past.n.cwiseAbs2();
     past.T = 2 * past.C.cwiseAbs2() + ratio * ratio * stored;
     past.m = rows.m[t0 + n - 1];
   }
   rows.past.push_back(past);
   if (reads && p.sums_every_step)
-    rows.stored_C = stored = states.variance(), rows.stored_n = states.variance_of_vector();
+    stored = states.variance(), past.stored_n = ratio * ratio * states.variance_of_vector();
 
   if (bounds.out.h != nullptr) Eigen::Map<Mat>(bounds.out.h, S, e) = rows.h_bound;
   const double w = rows.w[S - 1], delta = rows.delta[S - 1], uv = rows.uv[S - 1], us = p.u.state;
@@ -339,8 +378,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   if (bounds.out.n_last != nullptr)
     for (Index a = 0; a < d; ++a) {
       const double n0 = initial ? p.in.n_initial[a] : 0;
-      const double stored_n = rows.stored_n.size() > 0 ? us * us * rows.stored_n[a] : 0;
-      bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0 + stored_n) +
+      bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0 + u * u * past.stored_n[a]) +
                              (us + delta + uv) * std::abs(p.out.n_last[a]) + eta * (1 + std::sqrt(double(S))) +
                              p.u.flush * (std::sqrt(double(S)) * lost_k[a] + std::abs(n0));
     }

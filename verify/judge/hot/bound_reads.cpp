@@ -7,21 +7,22 @@
 
 namespace mlstm::verify::bound {
 
-StateWalk::StateWalk(Mat X, Vec x, bool stored) : X_(std::move(X)), x_(std::move(x)), terms_(0), stored_(stored) {
-  terms_ = X_.squaredNorm();
+StateWalk::StateWalk(Mat X, Vec x, bool stored) : X_(std::move(X)), x_(std::move(x)), stored_(stored) {
   if (!stored_) return;
   V_ = Mat::Zero(X_.rows(), X_.cols());
   v_ = Vec::Zero(x_.size());
+  A_ = V_;
+  a_ = v_;
 }
 
-void StateWalk::step(double decay, InVec left, InVec right, InVec vector, double limit) {
+void StateWalk::step(double decay, InVec left, InVec right, InVec vector) {
   for (Index a = 0; a < X_.rows(); ++a) X_.row(a) = decay * X_.row(a) + left[a] * right.transpose();
   x_ = decay * x_ + vector;
-  terms_ = decay * decay * terms_ + left.squaredNorm() * right.squaredNorm();
   if (!stored_) return;
-  const double coherence = alignment(X_.squaredNorm(), terms_, limit);
-  V_ = decay * decay * V_ + coherence * X_.cwiseAbs2();
-  v_ = decay * decay * v_ + coherence * x_.cwiseAbs2();
+  A_ = decay * A_ + X_.cwiseAbs();
+  a_ = decay * a_ + x_.cwiseAbs();
+  V_ = A_.cwiseAbs2();
+  v_ = a_.cwiseAbs2();
 }
 
 void StateWalk::read(InVec left2, InVec right2, double of_state, double ratio2, Vec& across, Vec& along) const {
@@ -36,9 +37,14 @@ void StateWalk::read(InVec left2, InVec right2, double of_state, double ratio2, 
   }
 }
 
+namespace {
+constexpr double kNarrow = 8;  // times the roundoff of sums
+}
+
+bool states_are_narrow(const HeadProblem& p) { return p.u.state > kNarrow * p.u.accumulator; }
+
 bool reads_matter(const HeadProblem& p) {
-  constexpr double kNarrow = 8;
-  return p.u.operand > kNarrow * p.u.accumulator || (p.sums_every_step && p.u.state > kNarrow * p.u.accumulator);
+  return p.u.operand > kNarrow * p.u.accumulator || (p.sums_every_step && states_are_narrow(p));
 }
 
 }  // namespace mlstm::verify::bound

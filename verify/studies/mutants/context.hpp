@@ -62,7 +62,7 @@ inline Context context_of(const Problem& problem, Bug bug, std::string_view targ
   if (bug == "float32_operands" && is_float64) c.operand = Rounding::float32;
   if (bug == "float16_accumulation" && !is_float64) c.accumulator = Rounding::float16;
   if (bug == "bfloat16_accumulation" && !is_float64) c.accumulator = Rounding::bfloat16;
-  if (bug == "state_bfloat16" && !is_float64) c.state = Rounding::bfloat16;
+  if ((bug == "state_bfloat16" || c.does(kNarrowStates)) && !is_float64) c.state = Rounding::bfloat16;
   if (bug == "state_float32" && is_float64) c.state = Rounding::float32;
   return c;
 }

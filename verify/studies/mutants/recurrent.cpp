@@ -119,6 +119,7 @@ void step_back(const Context& c, const Head<Real>& in, const HeadCotangents<Real
   if (c.has("dstate_decayed_twice")) decay *= decay;
   for (Index at = 0; at < DHQK * DHV; ++at) d_state.C[at] *= decay;
   for (Index a = 0; a < DHQK; ++a) d_state.n[a] *= c.has("dn_not_decayed") ? Real(1) : decay;
+  if (c.does(kNarrowStates)) round_all(c.state, d_state.C, DHQK * (DHV + 1));
 }
 
 }  // namespace

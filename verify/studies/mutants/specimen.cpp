@@ -49,6 +49,10 @@ Kind other_kind(Formulation formulation, Module module, unsigned habits, const s
                 std::string description) {
   VariantInfo info = declaration(module, name, std::move(description));
   if (module == Module::parallel) info.S.max = 4096;
+  if ((habits & kNarrowStates) != 0) {
+    info.state_dtype = DType::bfloat16;
+    info.dtypes = {DType::float32, DType::bfloat16};  // in float16 an overflow of dq would spoil df
+  }
   return {Specimens{}, name, formulation, false, std::move(info), habits};
 }
 
@@ -69,6 +73,9 @@ std::vector<Kind> all_other_kinds() {
   add(F::chunkwise, M::chunkwise, kScattersByDifferences, "differences_specimen_ownbw",
       "the stabiliser's part of df by differences and a sum over them");
   add(F::chunkwise, M::chunkwise, kCutsByHead, "stream_k_specimen_ownbw", "sums cut at places that depend on the head");
+  const std::string narrow = "states rounded to bfloat16 whenever they change";
+  add(F::recurrent, M::recurrent, kNarrowStates, "narrow_states_specimen_ownbw", narrow);
+  add(F::chunkwise, M::chunkwise, kNarrowStates, "narrow_states_specimen_ownbw", narrow);
   if (can_flush_subnormals()) {
     const std::string flushes = "subnormal numbers flushed to zero";
     add(F::recurrent, M::recurrent, kFlushesSubnormals, "flush_specimen_ownbw", flushes);
