@@ -93,3 +93,72 @@ BOOST_AUTO_TEST_CASE(subnormal_numbers_may_be_flushed_to_zero) {
           require_passes(specimen(key), c);
       }
 }
+
+namespace {
+
+/// Documents that begin at the steps 20, 21 and 40: the forget gate closes there.
+Case with_resets(Case c) {
+  Array& f = c.inputs.at("f");
+  for (std::size_t batch = 0; batch < f.shape(0); ++batch)
+    for (std::size_t head = 0; head < f.shape(1); ++head)
+      for (const std::size_t t : {20u, 21u, 40u}) f(batch, head, t) = -9984;  // exact in bfloat16
+  c.name += " with resets";
+  return c;
+}
+
+}  // namespace
+
+// No gradient crosses a reset, so df is 0 there; a sum over differences leaves the rounding of its partial sums.
+BOOST_AUTO_TEST_CASE(the_stabilisers_part_of_df_may_be_summed_over_differences) {
+  for (const char* dtype : {"float64", "float32", "bfloat16"})
+    for (const char* eps : {"1", "0.01"}) {
+      Case c =
+          with_resets(problem(std::string("regime=spikes,NH=2,S=64,DHQK=16,DHV=16,L=16,last_state_cotangents=1,eps=") +
+                              eps + ",dtype=" + dtype));
+      require_passes(specimen("chunkwise--differences_specimen_ownbw"), c);
+      c.cotangents.at("m_last") *= 16384;
+      require_passes(specimen("chunkwise--differences_specimen_ownbw"), c);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_state_may_be_kept_in_bfloat16_if_that_is_declared) {
+  for (const char* dtype : {"float32", "bfloat16"})
+    for (const char* rest : {"regime=repeated,NH=2,S=187,DHQK=24,DHV=24,L=16,last_state_cotangents=1",
+                             "regime=positive,NH=2,S=125,DHQK=48,DHV=48,L=32,eps=0.01",
+                             "regime=forget6,gate=sigmoid,normalize=0,S=107,DHQK=24,DHV=64,L=9,initial_states=1,"
+                             "last_state_cotangents=1"})
+      for (const char* key : {"recurrent--narrow_states_specimen_ownbw", "chunkwise--narrow_states_specimen_ownbw"}) {
+        Case c = problem(std::string(rest) + ",dtype=" + dtype);
+        require_passes(specimen(key), c);
+        if (c.problem.dtype != DType::float32) continue;
+        // where operands are not as coarse, it has to be declared
+        c.kernel = run_kernel(specimen(key), c, Convention::detached);
+        c.kernel->state_dtype.reset();
+        const std::vector<Item> items = judge(c, evaluate_reference(c));
+        BOOST_TEST(std::any_of(items.begin(), items.end(), [](const Item& i) { return i.status == Status::FAIL; }),
+                   key << " " << c.name);
+      }
+}
+
+// What is forgotten has no part in the error of the gates' sums, however large its own sum was.
+BOOST_AUTO_TEST_CASE(behind_a_reset_an_error_of_a_percent_is_no_rounding_error) {
+  for (const char* gate : {"exp", "sigmoid"})
+    for (const char* key : {"recurrent--any", "parallel--any", "chunkwise--any"}) {
+      Case c = with_resets(problem(std::string("regime=forget3,S=64,DHQK=16,DHV=16,L=64,dtype=float32,gate=") + gate));
+      const ReferenceData reference = evaluate_reference(c);
+      c.kernel.emplace();
+      c.kernel->variant = key;
+      c.kernel->outputs["h"] = reference.outputs.at("h");
+      BOOST_TEST((judge(c, reference).front().status == Status::PASS));
+      Array& h = c.kernel->outputs.at("h");
+      for (std::size_t e = 0; e < 16; ++e) h(0, 0, 50, e) *= 1.01;
+      BOOST_TEST((judge(c, reference).front().status == Status::FAIL), key << " " << gate);
+    }
+  for (const Kernel* kernel : specimens())
+    if (kernel->info().S.max > 1)
+      for (const char* gate : {"exp", "sigmoid"})
+        for (const char* dtype : {"float64", "float32", "bfloat16"})
+          require_passes(*kernel, with_resets(problem(std::string("regime=forget3,NH=2,S=64,DHQK=16,DHV=16,L=32,eps="
+                                                                  "0.01,initial_states=1,dtype=") +
+                                                      dtype + ",gate=" + gate)));
+}

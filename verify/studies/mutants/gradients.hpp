@@ -63,7 +63,7 @@ Real dot(State<Real> a, State<Real> b, const Shape& shape) {
   return dot(a.C, b.C, shape.DHQK * shape.DHV) + dot(a.n, b.n, shape.DHQK);
 }
 
-/// As walk_stabilizer, by differences and a sum over them.
+/// As walk_stabilizer, by differences and a sum over them and over those of df.
 template <class Real>
 Real scatter_stabilizer(const Gates<Real>& gates, const std::vector<Real>& dm, Gradients<Real>& out) {
   std::vector<Real> differences = dm;  // +dm_t at t, -dm_t at its arg max; their sum from r on is what passes gate r
@@ -78,7 +78,11 @@ Real scatter_stabilizer(const Gates<Real>& gates, const std::vector<Real>& dm, G
     differences[static_cast<std::size_t>(arg_max)] -= dm[t];
     out.d_log_i[static_cast<std::size_t>(arg_max)] += dm[t];
   }
-  for (std::size_t t = dm.size(); t-- > 0;) out.d_log_f[t] += sum += differences[t];
+  Real after = 0;
+  for (std::size_t t = dm.size(); t-- > 0;) {
+    sum += (out.d_log_f[t] - after) + differences[t];
+    after = std::exchange(out.d_log_f[t], sum);
+  }
   return initial;
 }
 
