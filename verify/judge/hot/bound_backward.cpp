@@ -538,13 +538,15 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
         (walk.column + walk.gamma_w + walk.gamma_r + walk.column_T).cwiseSqrt() + uo * stored_k.cwiseSqrt() + floor_k;
     const Vec floors = reverse_cumsum(floor_q + floor_k);
     const Vec sums = p.u.accumulator * reverse_cumsum(size.dlogf);
+    // df from unrounded terms rounds every partial sum once.
+    const Vec partial_dlogf = p.u.accumulator * reverse_cumsum(size.dlogf.cwiseAbs2()).cwiseSqrt();
     Vec bf_rounded =
         (reverse_cumsum(row_w + walk.column_w + walk.gamma_w + walk.column_T + uo * uo * (stored_q + stored_k)) +
          walk.shared + walk.shared_gamma)
             .cwiseSqrt() +
         sums + floors;
     for (Index t = 0; t < S; ++t) bf_rounded[t] += (rows.uv[t] + uo) / 2 * size.tail[t];
-    Vec bf_straddling = (walk.straddle + walk.straddle_gamma).cwiseSqrt() + sums / std::sqrt(double(S)) + floors;
+    Vec bf_straddling = (walk.straddle + walk.straddle_gamma).cwiseSqrt() + partial_dlogf + floors;
 
     // Cotangents of the last states: one more row, behind the last.
     Vec dm = Vec::Zero(S), variance = Vec::Zero(S);

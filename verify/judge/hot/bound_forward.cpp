@@ -201,7 +201,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   }
 
   PastState past{Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, d),
-                 Mat::Zero(e, e), Vec::Zero(e), Mat::Zero(d, e), rows.m0, Vec::Zero(d)};
+                 Mat::Zero(e, e), Vec::Zero(e), Mat::Zero(d, e), rows.m0,      Vec::Zero(d)};
   Mat stored = Mat::Zero(d, e);  // variance that storing the state has left in it, over u_state^2
   Mat C0, C0_squared;
   double weight0 = 1;  // of the initial state at the end of the last chunk
