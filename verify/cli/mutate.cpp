@@ -65,15 +65,23 @@ void write_files(const std::string& report, const std::string& name, const std::
   verify::replace_file(directory / (name + ".txt"), text);
 }
 
+/// Registered variants and specimens whose key or name matches; all of them without globs.
+std::vector<const Kernel*> honest_kernels(const std::vector<std::string>& globs) {
+  std::vector<const Kernel*> own = verify::specimens();
+  own.insert(own.end(), verify::other_specimens().begin(), verify::other_specimens().end());
+  if (!globs.empty()) return select_kernels(globs, own);
+  std::vector<const Kernel*> all = registered_kernels();
+  all.insert(all.end(), own.begin(), own.end());
+  return all;
+}
+
 int judge_honest(const Options& options) {
   if (!options.report.empty()) verify::require_report_directory(options.report);
   verify::HonestOptions how;
   how.seeds = parse_integer(options.honest, "--honest", 1);
   if (!options.problems.seed.empty())
     how.first_seed = static_cast<std::uint64_t>(parse_integer(options.problems.seed, "--seed", 0));
-  how.kernels = select_kernels(options.variants);
-  if (options.variants.empty())
-    how.kernels.insert(how.kernels.end(), verify::specimens().begin(), verify::specimens().end());
+  how.kernels = honest_kernels(options.variants);
   if (!options.problems.dtypes.empty()) how.dtypes.clear();
   for (const std::string& text : options.problems.dtypes) how.dtypes.push_back(parse_storage_dtype(text, "--dtype"));
   how.threads = options.threads.value();
@@ -176,8 +184,7 @@ void add_mutate(Command& app, int& status) {
                                   "--seed on, or 0), in all dtypes or those of --dtype; anything but PASS is an alarm")
                      ->group(honest_group);
   command
-      ->add_option("--variant", options->variants,
-                   "registered variants whose key matches; default: all, and the kernels that bugs are planted in")
+      ->add_option("--variant", options->variants, "registered variants and specimens whose key matches; default: all")
       ->delimiter(',')
       ->needs(honest)
       ->group(honest_group);

@@ -48,7 +48,8 @@ Roundoffs roundoffs(const Precision& precision) {
           .saved = steps * unit_roundoff(precision.saved),
           .state = steps * unit_roundoff(precision.state),
           .accumulator = precision.storage == DType::float64 ? 0x1p-53 : 0x1p-24,
-          .step = std::max(smallest_step(precision.operand), smallest_step(precision.storage))};
+          .step = std::max(smallest_step(precision.operand), smallest_step(precision.storage)),
+          .flush = precision.storage == DType::float64 ? 0x1p-1022 : 0x1p-126};
 }
 
 double constant_of(const BoundConstants& c, std::string_view tensor) {
@@ -190,7 +191,8 @@ TensorMap bounds_in_memory(const Case& c, const ReferenceData& reference, const 
                          gradient_bound_slices(bounds, "detached/", heads, head)};
     head_bounds(p, out);
   });
-  const BoundConstants constants = bound_constants(precision.operand);
+  const bool coarse_state = unit_roundoff(precision.state) > unit_roundoff(precision.operand);
+  const BoundConstants constants = bound_constants(coarse_state ? precision.state : precision.operand);
   for (auto& [name, bound] : bounds) {
     bound *= constant_of(constants, name.substr(name.find('/') + 1));
     // Squares of float64 numbers below this are zero, and so is a bound that is made of them.

@@ -11,17 +11,21 @@
 namespace mlstm::verify {
 namespace {
 
-/// The tensors with head `h` taken from head `source(h)`.
+/// The tensor with head `h` taken from head `source(h)`.
+template <class Source>
+Array permuted(const Array& values, const Problem& problem, const Source& source) {
+  Array out = values;
+  const std::size_t size = values.size() / static_cast<std::size_t>(problem.shape.heads());
+  for (std::int64_t head = 0; head < problem.shape.heads(); ++head)
+    std::copy_n(values.data() + static_cast<std::size_t>(source(head)) * size, size,
+                out.data() + static_cast<std::size_t>(head) * size);
+  return out;
+}
+
 template <class Source>
 TensorMap permuted(const TensorMap& tensors, const Problem& problem, const Source& source) {
   TensorMap result;
-  for (const auto& [name, values] : tensors) {
-    Array& out = result[name] = values;
-    const std::size_t size = elements_per_head(name, problem);
-    for (std::int64_t head = 0; head < problem.shape.heads(); ++head)
-      std::copy_n(values.data() + static_cast<std::size_t>(source(head)) * size, size,
-                  out.data() + static_cast<std::size_t>(head) * size);
-  }
+  for (const auto& [name, values] : tensors) result[name] = permuted(values, problem, source);
   return result;
 }
 
@@ -118,7 +122,8 @@ std::string several_heads_refusal(const Kernel& kernel, const ProblemSpec& spec)
   return spec.problem.shape.heads() < 2 ? "the problem has one head" : "";
 }
 
-// (B, NH) only counts heads: heads in another order, also across batches, give the same results in that order.
+// (B, NH) only counts heads: heads in another order, also across batches, give the same results in that order. Not to
+// the last bit: a product that is cut into equal shares of work (stream-K) sums some heads in other pieces than others.
 void check_permutation(PropertyCheck& check) {
   const Case base = make_case(check.spec());
   const Problem& problem = base.problem;
@@ -128,12 +133,15 @@ void check_permutation(PropertyCheck& check) {
   turned.inputs = permuted(base.inputs, problem, next);
   turned.cotangents = permuted(base.cotangents, problem, next);
   for (const std::optional<Convention> convention : check.passes()) {
-    const KernelData plain = check.run(base, convention), other = check.run(turned, convention);
-    const TensorMap outputs = permuted(plain.outputs, problem, next);
-    const TensorMap gradients = permuted(plain.gradients, problem, next);
-    for (const ResultName& name : check.results_of(plain))
-      check.compare(name, (name.convention ? other.gradients : other.outputs).at(name.tensor),
-                    (name.convention ? gradients : outputs).at(name.tensor), nullptr, "heads moved on by one");
+    const Solved plain = check.solve(base, convention);
+    const KernelData other = check.run(turned, convention);
+    for (const ResultName& name : check.results_of(*plain.c.kernel)) {
+      const Array& got = (name.convention ? other.gradients : other.outputs).at(name.tensor);
+      const Array expected = permuted(plain.value(name), problem, next);
+      const Array allowed = permuted(Array(2 * plain.bound(name)), problem, next);
+      check.compare(name, got, expected, &allowed, "heads moved on by one");
+      check.remark(name, got == expected ? "equal bits" : "within bounds, but not the same bits");
+    }
   }
 }
 

@@ -143,6 +143,8 @@ void PropertyCheck::remark(const ResultName& name, const std::string& text) {
   remarks += (remarks.empty() ? "" : "; ") + text;
 }
 
+void PropertyCheck::cannot_see(const ResultName& name, const std::string& reason) { blind_[name] = reason; }
+
 bool PropertyCheck::zero_by_definition(const ResultName& name) const {
   if (!truth_) truth_ = reference(base_ ? *base_ : make_case(spec_));
   const TensorMap& truths = name.convention ? gradients_of(*truth_, *name.convention) : truth_->outputs;
@@ -177,6 +179,11 @@ std::vector<Item> PropertyCheck::items(std::string_view property) const {
       item.trivial = true;
       item.zero_by_definition = zero_by_definition(name);
       item.note += (item.note.empty() ? "" : "; ") + std::string(trivial_text(item.zero_by_definition));
+      const auto blind = blind_.find(name);
+      if (item.status == Status::PASS && !item.zero_by_definition && blind != blind_.end()) {
+        item.status = Status::SKIPPED;
+        item.note += "; " + blind->second;
+      }
     }
     items.push_back(std::move(item));
   };

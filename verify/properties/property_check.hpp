@@ -86,6 +86,9 @@ class PropertyCheck {
                        std::optional<Convention> convention, std::string_view where);
   /// Adds to the note of a tensor, once.
   void remark(const ResultName& name, const std::string& text);
+  /// A wrong answer could not be seen in this tensor, for a reason that the variant declares: it is SKIPPED, unless it
+  /// fails or another comparison was telling.
+  void cannot_see(const ResultName& name, const std::string& reason);
   /// What is compared comes from this case and not from the problem as it is: a gradient that is zero in it is zero by
   /// definition.
   void compares(const Case& c) { base_ = c; }
@@ -101,7 +104,7 @@ class PropertyCheck {
   const PropertyOptions& options_;
   std::vector<Convention> conventions_;
   std::map<ResultName, Finding> findings_;
-  std::map<ResultName, std::string> remarks_;
+  std::map<ResultName, std::string> remarks_, blind_;
   std::optional<Case> base_;
   mutable std::optional<ReferenceData> truth_;  ///< of base_, else of the problem; evaluated when needed
 };

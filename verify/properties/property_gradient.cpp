@@ -291,6 +291,9 @@ void check_dot_product(PropertyCheck& check) {
       const auto product = static_cast<double>(inner(direction.u, backward.value(name)));
       const double allowed = allowance(differences) + rounding;
       check.compare(name, kNoIndex, product, derivative, allowed, "<gradient, direction> against differences");
+      if (const DType operand = precision_of(backward.c).operand; operand != base.problem.dtype)
+        check.cannot_see(name, fmt::format("differences of outputs whose products read {} are too coarse to see it",
+                                           to_string(operand)));
       check.remark(name,
                    fmt::format("sees errors from {:.2g} % of {:.3g} on; t = {:.2g}, {} of {} rows away from kinks",
                                100 * allowed / std::abs(derivative), derivative, step.t, step.smooth, rows));

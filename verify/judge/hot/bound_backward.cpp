@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "judge/hot/bound_reads.hpp"
 #include "judge/hot/bound_rows.hpp"
 
 namespace mlstm::verify::bound {
@@ -81,6 +82,23 @@ Scatter scatter_stabilizer(const Rows& rows, const Vec& variance, const Vec& dm)
   return out;
 }
 
+/// What rounds in df where dm is scattered by differences (dm_t at t, its negative at the arg max) and a sum over them:
+/// every partial sum of what passes a gate on its way. dm: absolute values.
+double partial_sums(const Rows& rows, Vec dm) {
+  Index arg_max = -1;
+  for (Index t = 0; t < dm.size(); ++t) {
+    const double before = t == 0 ? rows.m0 : rows.m[t - 1];
+    if (rows.li[t] >= rows.lf[t] + before) arg_max = t;
+    if (arg_max >= 0) dm[arg_max] -= std::abs(dm[t]);  // dm_t is counted at t, and no more from the arg max on
+  }
+  double sum = 0, squares = 0;
+  for (Index t = dm.size(); t-- > 0;) {
+    sum = std::max(0.0, sum + dm[t]);
+    squares += sum * sum;
+  }
+  return std::sqrt(squares);
+}
+
 Vec reverse_cumsum(Vec x) {
   for (Index t = x.size() - 2; t >= 0; --t) x[t] += x[t + 1];
   return x;
@@ -119,13 +137,51 @@ GradientSizes sizes_of(const HeadProblem& p, const Values& x, bool exact) {
   return z;
 }
 
-/// The floors that the smallest step of an operand leaves near zero (matter in float16 only).
+/// The floors that the smallest step of an operand leaves near zero (matter in float16 only), and what flushing weights
+/// or products to zero loses, with all that they would have been multiplied by.
 struct Floors {
   Mat q, k, v, c_initial;
+  Mat c_flushed;  // of dc_initial, beside c_initial
+  Vec n_initial;
 };
 
+void add_flushed(const HeadProblem& p, const Values& x, const Rows& rows, Floors& out) {
+  const double sqrt_d = std::sqrt(double(x.d));
+  const auto one_and = [](const auto& values) -> Vec { return (1 + values.array().abs()).matrix().transpose(); };
+  const Vec g = rows.g.rowwise().norm() + rows.gamma.cwiseAbs();
+  Vec past = Vec::Zero(x.d);
+  if (p.in.c_initial != nullptr)
+    past = ConstMap(p.in.c_initial, x.d, x.e).rowwise().norm() + Eigen::Map<const Vec>(p.in.n_initial, x.d).cwiseAbs();
+  for (Index t = 0; t < x.S; ++t) {
+    past += (1 + x.v.row(t).norm()) * one_and(x.k.row(t));
+    out.q.row(t) += p.u.flush * (1 + x.s) * (1 + g[t]) * past.transpose();
+  }
+  Vec k = Vec::Zero(x.d), v = Vec::Zero(x.e), q_all = Vec::Zero(x.d), g_all = Vec::Zero(x.e);
+  Mat last = Mat::Zero(x.d, x.e);
+  out.n_initial = Vec::Zero(x.d);
+  if (p.cotangents.c_last != nullptr) last = ConstMap(p.cotangents.c_last, x.d, x.e).cwiseAbs();
+  if (p.cotangents.n_last != nullptr) out.n_initial = Eigen::Map<const Vec>(p.cotangents.n_last, x.d).cwiseAbs();
+  k = last.rowwise().norm() + out.n_initial;
+  v = last.colwise().norm().transpose();
+  for (Index t = x.S - 1; t >= 0; --t) {
+    const Vec q = one_and(x.s * x.q.row(t));
+    k += (1 + g[t]) * q;
+    v += (1 + x.s * x.q.row(t).norm()) * one_and(rows.g.row(t));
+    out.k.row(t) += p.u.flush * (1 + x.v.row(t).norm()) * k.transpose();
+    out.v.row(t) += p.u.flush * (1 + sqrt_d * x.k.row(t).norm()) * v.transpose();
+    out.n_initial += (1 + std::abs(rows.gamma[t])) * q;
+    q_all += q.cwiseAbs2();
+    g_all += one_and(rows.g.row(t)).cwiseAbs2();
+  }
+  out.n_initial *= p.u.flush;
+  out.c_flushed = p.u.flush * (q_all.cwiseSqrt() * g_all.cwiseSqrt().transpose() + last);
+}
+
+/// What is left of a gradient whose gate's slope is flushed to zero, with all that multiplies the slope: nothing.
+double lost_with_slope(double slope, double gradient, double flush) { return slope < 2 * flush ? gradient : 0; }
+
 Floors floors_of(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& column_P2) {
-  Floors out{Mat(x.S, x.d), Mat(x.S, x.d), Mat(x.S, x.e), Mat(x.d, x.e)};
+  Floors out{Mat(x.S, x.d), Mat(x.S, x.d), Mat(x.S, x.e), Mat(x.d, x.e), Mat(), Vec()};
   const double eta = p.u.step, largest_v = x.V2.rowwise().sum().cwiseSqrt().maxCoeff();
   Vec k2 = Vec::Zero(x.d), q2 = Vec::Zero(x.d), g2 = Vec::Zero(x.e);
   for (Index t = 0; t < x.S; ++t) {
@@ -142,6 +198,7 @@ Floors floors_of(const HeadProblem& p, const Values& x, const Rows& rows, const 
                        .transpose();
   }
   out.c_initial = eta * (q2.cwiseSqrt().replicate(1, x.e) + g2.cwiseSqrt().transpose().replicate(x.d, 1));
+  add_flushed(p, x, rows, out);
   return out;
 }
 
@@ -156,6 +213,7 @@ struct Walk {
   Vec row_P2, column_P2;
   Vec shared, shared_gamma;      ///< straddling sums of what q.dq and k.dk share
   Vec straddle, straddle_gamma;  ///< straddling sums of everything
+  Mat stored;                    ///< narrow states: variance that storing dC has left in it, over u_state^2; or empty
   FutureState start;             ///< at the first step, relative to the initial stabiliser
 };
 
@@ -175,13 +233,40 @@ LastProduct last_product(const HeadProblem& p, const Values& x, const Rows& rows
   return out;
 }
 
+/// What the columns of a chunk read of the cotangent of the state of their own step, over u^2: in dk and dv.
+struct Reads {
+  Mat k, v;
+  Mat n;  ///< in dk, by dn
+};
+
+Reads read_cotangents(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& gamma, Index t0, Index n,
+                      StateWalk& states) {
+  const double ratio = p.u.state / p.u.operand, ratio2 = p.sums_every_step ? ratio * ratio : 0;
+  Reads reads{Mat(n, x.d), Mat(n, x.e), Mat(n, x.d)};
+  Vec across, along;
+  for (Index b = n; b-- > 0;) {
+    const Index j = t0 + b;
+    const double decay = j + 1 == x.S ? 1 : std::exp(rows.lf[j + 1] + rows.m[j] - rows.m[j + 1]);
+    const double input = std::exp(rows.li[j] - rows.m[j]);
+    const Vec query = x.s * x.q.row(j).transpose();
+    states.step(decay, query, rows.g0.row(j).transpose(), gamma[j] * query);
+    states.read(x.K2.row(j).transpose(), x.V2.row(j).transpose(), reads_per_step(p), ratio2, across, along);
+    reads.k.row(b) = input * input * along.transpose();
+    reads.v.row(b) = input * input * across.transpose();
+    Vec n2 = reads_per_step(p) * states.x().cwiseAbs2();
+    if (p.sums_every_step) n2 += ratio2 * states.variance_of_vector();
+    reads.n.row(b) = input * input * n2.transpose();
+  }
+  return reads;
+}
+
 Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& w2, const Vec& r2, const Vec& W2,
                const Vec& gw2, const Vec& gr2) {
   const Index S = x.S, d = x.d, e = x.e;
   const double s2 = x.s * x.s, u2 = p.u.operand * p.u.operand, limit_d = double(d), limit_e = double(e);
   const double ratio2 = p.u.state * p.u.state / u2;
   Walk out{Mat(S, d), Mat(S, d), Mat(S, e), Mat(S, d), Mat(S, d), Mat(S, d), Vec(S), Vec(S), Vec(S), Vec(S),
-           Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), Vec(S), {}};
+           Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), Vec(S), {},     {}};
   const Mat zero = Mat::Zero(d, e), zero_d = Mat::Zero(d, d);
   FutureState f{zero,         zero,         zero,   zero,   zero,        zero, zero_d, Mat::Zero(e, e),
                 Vec::Zero(d), Vec::Zero(e), zero_d, zero_d, Vec::Zero(d)};
@@ -201,6 +286,13 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     f.n2 = w2[S - 1] * dn.cwiseAbs2();
   }
   const Vec alpha = rows.alpha_qk.cwiseProduct(rows.alpha_gv);
+  const bool reads = reads_matter(p), narrow = states_are_narrow(p);
+  Vec dn = Vec::Zero(d), stored_n = Vec::Zero(d);  // the cotangent of n, and what storing it has left in it
+  if (p.cotangents.n_last != nullptr) dn = Eigen::Map<const Vec>(p.cotangents.n_last, d);
+  Vec gamma = Vec::Zero(S);  // with its sign
+  for (Index t = 0; t < S; ++t)
+    if (gw2[t] > 0) gamma[t] = (rows.l[t] < 0 ? 1 : -1) * rows.g0.row(t).dot(x.h.row(t));
+  StateWalk states(reads ? f.C : Mat(), reads ? dn : Vec(), reads && p.sums_every_step);
 
   for (Index index = static_cast<Index>(rows.chunks.size()) - 1; index >= 0; --index) {
     const ChunkWeights& c = rows.chunks[static_cast<std::size_t>(index)];
@@ -223,14 +315,22 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
 
     // Rows: dq.
     const Mat past_g = weighted(c.past2, nt(g2, past.C2));
-    const Mat tg = s2 * weighted(c.past2, nt(g0.cwiseAbs2(), past.T));
+    Mat tg = s2 * weighted(c.past2, nt(g0.cwiseAbs2(), past.T));
+    if (reads) tg = p.sums_every_step ? Mat(rows.read_q.middleRows(t0, n)) : tg.cwiseMax(rows.read_q.middleRows(t0, n));
     out.q.middleRows(t0, n) =
         s2 * weighted(part(w2).cwiseProduct(part(rows.alpha_gv)), nn(D2_Eg, K2) + past_g) + u2 * tg;
     out.N.middleRows(t0, n) = nn(c.D, k) + c.past * past.n.transpose();
     out.n2.middleRows(t0, n) = nn(c.D2, K2) + c.past2 * past.n2.transpose();
-    out.row_T.segment(t0, n) = u2 * tg.cwiseProduct(q.cwiseAbs2()).rowwise().sum();
+    if (narrow) out.n2.middleRows(t0, n) += c.past2 * past.stored_n.transpose();
+    Vec row_T = tg.cwiseProduct(q.cwiseAbs2()).rowwise().sum();
+    if (reads) {  // the rounding of g_t enters q.dq with the whole numerator, g_t (C^T q) = dh_t h_t
+      const ConstMap dh(p.cotangents.h, S, e);
+      row_T = row_T.cwiseMax(dh.middleRows(t0, n).cwiseProduct(x.h.middleRows(t0, n)).rowwise().squaredNorm());
+    }
+    out.row_T.segment(t0, n) = u2 * row_T;
     const Vec past_EG = Q2.cwiseProduct(past_g).rowwise().sum();
-    const Vec past_P2 = s2 * c.past2.cwiseProduct(quadratic(q, past.kk));
+    Vec past_P2 = s2 * c.past2.cwiseProduct(quadratic(q, past.kk));
+    if (narrow) past_P2 += c.past2.cwiseProduct(Q2 * past.stored_n);
     out.row_P2.segment(t0, n) = P2.rowwise().sum() + past_P2;
 
     // Columns: dk, dv, k.dk.
@@ -255,10 +355,17 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
         aligned_k[b] = std::max(aligned_k[b], alignment(k_c.row(b).squaredNorm(), k_c2.row(b).sum(), limit_d));
       }
     }
-    const Mat tk = weighted(plain_last2, nt(V2, f.T));
+    Mat n_read = Mat::Zero(n, d);  // what dn as it is stored, or read, leaves in dk
+    if (narrow && !p.sums_every_step) n_read = p.u.state * p.u.state * plain_last2 * stored_n.transpose();
+    Mat tk = weighted(plain_last2, nt(V2, f.T)), tv = weighted(plain_last2, nn(K2, f.T));
+    if (reads) {
+      const Reads own = read_cotangents(p, x, rows, gamma, t0, n, states);
+      if (p.sums_every_step) n_read = u2 * own.n;
+      tk = p.sums_every_step ? own.k : tk.cwiseMax(own.k);
+      tv = p.sums_every_step ? own.v : tv.cwiseMax(own.v);
+    }
     out.k.middleRows(t0, n) = weighted(aligned_v, tn(W_D2_Eg, Q2) + weighted(last2, VX)) + u2 * tk;
-    out.v.middleRows(t0, n) =
-        weighted(aligned_k, tn(W_E, g2) + weighted(last2, KX)) + u2 * weighted(plain_last2, nn(K2, f.T));
+    out.v.middleRows(t0, n) = weighted(aligned_k, tn(W_E, g2) + weighted(last2, KX)) + u2 * tv;
     out.column_T.segment(t0, n) = u2 * K2.cwiseProduct(tk).rowwise().sum();
     const Vec both = aligned_k.cwiseProduct(aligned_v);
     const auto later = [&](const Mat& state) -> Vec {  // sum over later rows of state . (k^2 v^2)
@@ -269,22 +376,29 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     out.column_w.segment(t0, n) = both.cwiseProduct(EG.transpose() * part(w2) + later(f.Y));
     // Products that cancel in k . q are as wrong as their terms, hence the larger of coherent and incoherent sums.
     const auto largest = [&](const Mat& qq) -> Vec { return quadratic(k, qq).cwiseMax(K2 * qq.diagonal()); };
-    const Vec later_w = last2.cwiseProduct(largest(f.w_qq)), later_r = last2.cwiseProduct(largest(f.r_qq));
+    const Vec later_w = last2.cwiseProduct(largest(f.w_qq)) + K2.cwiseProduct(n_read).rowwise().sum(),
+              later_r = last2.cwiseProduct(largest(f.r_qq));
     const Mat both_P2 = P2.cwiseMax(s2 * E);
     const Mat P2w = weighted(part(gw2), both_P2), P2r = weighted(part(gr2), both_P2);
     out.gamma_w.segment(t0, n) = P2w.colwise().sum().transpose() + later_w;
     out.gamma_r.segment(t0, n) = P2r.colwise().sum().transpose() + later_r;
     out.column_P2.segment(t0, n) = P2.colwise().sum().transpose();
-    out.k_gamma.middleRows(t0, n) = tn(c.D2, weighted(part(gw2) + part(gr2), Q2)) + last2 * f.n2.transpose();
+    out.k_gamma.middleRows(t0, n) = tn(c.D2, weighted(part(gw2) + part(gr2), Q2)) + last2 * f.n2.transpose() + n_read;
 
     // Pairs j < r <= t: df.
     const double carry = c.past[n - 1], carry2 = c.past2[n - 1];
     const Vec a_r = part(alpha).cwiseProduct(part(r2)), a_W = part(alpha).cwiseProduct(part(W2));
-    const auto around = [&](const Mat& left, const Mat& right) { return carry2 * left.cwiseProduct(right).sum(); };
+    const auto around = [&](In left, In right) { return carry2 * left.cwiseProduct(right).sum(); };
+    // A product of two stored states, <C, dC>, for the pairs that enclose the chunk.
+    double both_stored = 0;
+    if (narrow)
+      both_stored = u2 * (around(past.T, f.C.cwiseAbs2()) + around(past.C.cwiseAbs2(), f.T) +
+                          around(past.stored_n, dn.cwiseAbs2()) + around(past.n.cwiseAbs2(), ratio2 * stored_n));
     out.shared.segment(t0, n) =
         straddling(weighted(a_r, EG), a_r.cwiseProduct(past_EG), later(f.Z), around(past.C2, f.Z));
-    out.straddle.segment(t0, n) = straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + out.row_T.segment(t0, n),
-                                             later(f.A) + out.column_T.segment(t0, n), around(past.C2, f.A));
+    out.straddle.segment(t0, n) =
+        straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + out.row_T.segment(t0, n),
+                   later(f.A) + out.column_T.segment(t0, n), around(past.C2, f.A) + both_stored);
     const double around_r = around(past.kk, f.r_qq), around_w = around(past.kk, f.w_qq);
     out.shared_gamma.segment(t0, n) = straddling(P2r, part(gr2).cwiseProduct(past_P2), later_r, around_r);
     out.straddle_gamma.segment(t0, n) =
@@ -305,14 +419,25 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     f.r_qq = carry2 * f.r_qq + tn(q_past, weighted(part(gr2), q_past));
     f.n2 = carry2 * f.n2 + Q2_past.transpose() * (part(gw2) + part(gr2));
     stored = carry2 * stored + f.C.cwiseAbs2();
+    dn = carry * dn + q_past.transpose() * part(gamma);
+    stored_n = carry2 * stored_n + dn.cwiseAbs2();
     f.T = 2 * f.C.cwiseAbs2() + ratio2 * stored;
+  }
+  const double first = std::exp(rows.lf[0] + rows.m0 - rows.m[0]);
+  if (narrow && p.sums_every_step) {
+    stored = first * first * states.variance();
+    stored_n = first * first * states.variance_of_vector();
+  }
+  if (narrow) {
+    out.stored = stored;
+    f.n2 += p.u.state * p.u.state * stored_n;
   }
   out.start = std::move(f);
   return out;
 }
 
 void write_initial_states(const HeadProblem& p, const Values& x, const Rows& rows, const Walk& walk, bool exact,
-                          const Scatter& scatter, const Mat& floor, const GradientBounds& out) {
+                          const Scatter& scatter, double scattering, const Floors& floor, const GradientBounds& out) {
   const auto& G = exact ? p.exact : p.detached;
   const double us = p.u.state, uv = rows.uv[x.S - 1], delta = rows.delta[x.S - 1], eta = p.u.step;
   const ConstMap c0(p.in.c_initial, x.d, x.e);
@@ -323,13 +448,19 @@ void write_initial_states(const HeadProblem& p, const Values& x, const Rows& row
   const Vec n2 = f.n2;  // in the detached convention only the cotangent of n_last is in it
   if (out.c_initial != nullptr)
     Eigen::Map<Mat>(out.c_initial, x.d, x.e) =
-        Mat(((f.X + us * us * f.C.cwiseAbs2()).cwiseSqrt() + floor + (us + uv + delta) * dc.cwiseAbs()).array() + eta);
+        Mat(((f.X + us * us * (walk.stored.size() > 0 ? walk.stored : Mat(f.C.cwiseAbs2()))).cwiseSqrt() +
+             floor.c_initial + floor.c_flushed + (us + uv + delta) * dc.cwiseAbs())
+                .array() +
+            eta);
   if (out.n_initial != nullptr)
-    Eigen::Map<Vec>(out.n_initial, x.d) = Vec((n2.cwiseSqrt() + (us + uv + delta) * dn.cwiseAbs()).array() + eta);
+    Eigen::Map<Vec>(out.n_initial, x.d) =
+        Vec((n2.cwiseSqrt() + floor.n_initial + (us + uv + delta) * dn.cwiseAbs()).array() + eta);
   if (out.m_initial != nullptr && G.m_initial != nullptr) {
-    double variance = scatter.initial2, value = us * std::abs(*G.m_initial);
+    double variance = scatter.initial2, value = us * std::abs(*G.m_initial) + scattering;
     if (exact) {
-      variance += c0.cwiseAbs2().cwiseProduct(f.A + floor.cwiseAbs2()).sum() + n0.cwiseAbs2().dot(n2);
+      if (walk.stored.size() > 0) variance += us * us * c0.cwiseAbs2().cwiseProduct(walk.stored).sum();
+      variance += c0.cwiseAbs2().cwiseProduct(f.A + floor.c_initial.cwiseAbs2()).sum() + n0.cwiseAbs2().dot(n2);
+      value += c0.cwiseAbs().cwiseProduct(floor.c_flushed).sum() + n0.cwiseAbs().dot(floor.n_initial);
       value +=
           (us + uv + delta) * (std::abs(c0.cwiseProduct(dc).sum()) + std::abs(n0.dot(dn)) + std::abs(*G.m_initial));
     }
@@ -407,13 +538,15 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
         (walk.column + walk.gamma_w + walk.gamma_r + walk.column_T).cwiseSqrt() + uo * stored_k.cwiseSqrt() + floor_k;
     const Vec floors = reverse_cumsum(floor_q + floor_k);
     const Vec sums = p.u.accumulator * reverse_cumsum(size.dlogf);
+    // df from unrounded terms rounds every partial sum once.
+    const Vec partial_dlogf = p.u.accumulator * reverse_cumsum(size.dlogf.cwiseAbs2()).cwiseSqrt();
     Vec bf_rounded =
         (reverse_cumsum(row_w + walk.column_w + walk.gamma_w + walk.column_T + uo * uo * (stored_q + stored_k)) +
          walk.shared + walk.shared_gamma)
             .cwiseSqrt() +
         sums + floors;
     for (Index t = 0; t < S; ++t) bf_rounded[t] += (rows.uv[t] + uo) / 2 * size.tail[t];
-    Vec bf_straddling = (walk.straddle + walk.straddle_gamma).cwiseSqrt() + sums / std::sqrt(double(S)) + floors;
+    Vec bf_straddling = (walk.straddle + walk.straddle_gamma).cwiseSqrt() + partial_dlogf + floors;
 
     // Cotangents of the last states: one more row, behind the last.
     Vec dm = Vec::Zero(S), variance = Vec::Zero(S);
@@ -440,6 +573,7 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
       }
       if (p.cotangents.m_last != nullptr) dm[S - 1] += std::abs(*p.cotangents.m_last);
     }
+    const double scattering = exp_gate ? p.u.accumulator * partial_sums(rows, dm.cwiseAbs()) : 0;
     const Scatter scatter = exp_gate ? scatter_stabilizer(rows, variance, dm)
                                      : Scatter{Vec::Zero(S), Vec::Zero(S), Vec::Zero(S), Vec::Zero(S)};
     if (out.open_rows != nullptr) {
@@ -453,12 +587,13 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
     for (Index t = 0; t < S; ++t) {
       const double si = exp_gate ? 1 : sigmoid_of_minus(p.in.i[t]), sf = sigmoid_of_minus(p.in.f[t]);
       const double uv = rows.uv[t];
-      out.i[t] = si * bi[t] + (uo + uv + rows.delta_j[t]) * size.i[t] + eta;
-      const double value = (uo + uv) * size.f[t] + sf * row_jump[t] + eta;
+      out.i[t] = si * bi[t] + (uo + uv + rows.delta_j[t]) * size.i[t] + lost_with_slope(si, size.i[t], p.u.flush) + eta;
+      const double value =
+          (uo + uv) * size.f[t] + sf * (row_jump[t] + scattering) + lost_with_slope(sf, size.f[t], p.u.flush) + eta;
       out.f[t] = sf * std::sqrt(bf_rounded[t] * bf_rounded[t] + row_variance[t]) + value;
       out.f_straddling[t] = sf * std::sqrt(bf_straddling[t] * bf_straddling[t] + row_variance[t]) + value;
     }
-    if (p.in.c_initial != nullptr) write_initial_states(p, x, rows, walk, exact, scatter, floor.c_initial, out);
+    if (p.in.c_initial != nullptr) write_initial_states(p, x, rows, walk, exact, scatter, scattering, floor, out);
   }
 }
 

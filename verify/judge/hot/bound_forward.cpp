@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "judge/hot/bound_reads.hpp"
 #include "judge/hot/bound_rows.hpp"
 
 namespace mlstm::verify::bound {
@@ -13,6 +14,29 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kSigmas = 3;  // how far a denominator is allowed to move when its smallest value is looked for
 
 double log_sigmoid(double x) { return std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x))); }
+
+/// The oldest column that row t still sees: D_tj is no longer so small that it counts as flushed to zero. Since D_tj
+/// never grows with t, what is out of sight stays there.
+class Sight {
+ public:
+  explicit Sight(const HeadProblem& p) : smallest_(std::log(p.u.flush)) {}
+
+  /// The span Σ_{r=j+1..t} |logσ(f_r)| behind it, or behind the window's first; rows up to t are known.
+  double span(const Rows& rows, Index t, Index window) {
+    if (t == 0) sums_.push_back(0);
+    sums_.push_back(sums_.back() + rows.lf[t]);
+    const auto span_of = [&](Index j) { return sums_.back() - sums_[static_cast<std::size_t>(j + 1)]; };
+    const auto log_weight = [&](Index j) { return span_of(j) + (j < 0 ? rows.m0 : rows.li[j]) - rows.m[t]; };
+    while (oldest_ < t && !(log_weight(oldest_) >= smallest_)) ++oldest_;
+    if (oldest_ == t) sums_.back() = 0;  // nothing is left of a sum that may have been huge
+    return -span_of(std::max(oldest_, t - window));
+  }
+
+ private:
+  double smallest_;
+  Index oldest_ = -1;  // the initial state
+  std::vector<double> sums_;
+};
 
 // The stabiliser, and the error of the gate exponents of rows (delta) and columns (delta_j).
 void scan_gates(const HeadProblem& p, Rows& rows) {
@@ -26,19 +50,20 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
     rows.m0 = *p.in.m_initial;
   else
     rows.m0 = p.stabilizer_init == StabilizerInit::zero ? 0 : -kInf;
-  double m = rows.m0, largest_m = std::isfinite(m) ? std::abs(m) : 0, span = 0;
+  double m = rows.m0, largest_m = std::isfinite(m) ? std::abs(m) : 0;
   const double W = static_cast<double>(p.window), ua = p.u.accumulator;
+  Sight sight(p);
   for (Index t = 0; t < S; ++t) {
     rows.lf[t] = log_sigmoid(p.in.f[t]);
     rows.li[t] = exp_gate ? p.in.i[t] : log_sigmoid(p.in.i[t]);
     if (exp_gate) m = std::max(rows.lf[t] + m, rows.li[t]);
     rows.m[t] = m;
     largest_m = std::max(largest_m, std::abs(m));
-    span += rows.lf[t];
-    if (t >= p.window) span -= rows.lf[t - p.window];
     const double steps = static_cast<double>(t);
-    rows.delta[t] = ua * (8 + (2 + std::sqrt(std::min(steps + 1, W))) * std::abs(span) +
-                          (1 + std::sqrt(steps / W)) * (1 + 2 * largest_m));
+    // What a row has forgotten has no part in its error, however much was forgotten at once.
+    const double seen = sight.span(rows, t, p.window);
+    rows.delta[t] =
+        ua * (8 + (2 + std::sqrt(std::min(steps + 1, W))) * seen + (1 + std::sqrt(steps / W)) * (1 + 2 * largest_m));
     rows.delta_j[t] = 2 * ua * (std::abs(rows.li[t]) + std::abs(m));
     rows.w[t] = p.u.operand + rows.delta[t];
     // Roundings are random within a window; what is carried from one window to the next is rounded alike when inputs
@@ -87,6 +112,36 @@ void add_state_roundings(const HeadProblem& p, const Values& x, const PastState&
     const double coherence = alignment(whole[a], terms[a], static_cast<double>(t + 2));
     rows.w[t] = std::sqrt(rows.w[t] * rows.w[t] + p.u.accumulator * p.u.accumulator * memory * (coherence - 1));
   }
+}
+
+/// What the rows of a chunk read of the state of their own step, over u^2.
+struct Reads {
+  Mat h, q;  ///< in h d (rows, DHV) and in dq (rows, DHQK)
+  Vec l;
+};
+
+Reads read_states(const HeadProblem& p, const Values& x, const Rows& rows, Index t0, Index n, StateWalk& states) {
+  const double of_state = reads_per_step(p), ratio = p.u.state / p.u.operand;
+  const double ratio2 = p.sums_every_step ? ratio * ratio : 0;
+  Reads reads{Mat(n, x.e), Mat(n, x.d), Vec(n)};
+  Vec across, along, g2 = Vec::Zero(x.e);
+  for (Index a = 0; a < n; ++a) {
+    const Index t = t0 + a;
+    const double before = t == 0 ? rows.m0 : rows.m[t - 1];
+    const double input = std::exp(rows.li[t] - rows.m[t]);
+    const Vec key = input * x.k.row(t).transpose(), value = x.v.row(t).transpose();
+    states.step(std::exp(rows.lf[t] + before - rows.m[t]), key, value, key);
+    const Vec q2 = x.Q2.row(t).transpose();
+    if (p.cotangents.h != nullptr)
+      g2 = (ConstMap(p.cotangents.h, x.S, x.e).row(t) / rows.den[t]).cwiseAbs2().transpose();
+    states.read(q2, g2, of_state, ratio2, across, along);
+    reads.h.row(a) = across.transpose();
+    reads.q.row(a) = x.s * x.s * along.transpose();
+    Vec n2 = of_state * states.x().cwiseAbs2();
+    if (p.sums_every_step) n2 += ratio2 * states.variance_of_vector();
+    reads.l[a] = q2.dot(n2);
+  }
+  return reads;
 }
 
 // Alignment of a row with the initial state, which is no sum of outer products that the other states could hold.
@@ -140,9 +195,23 @@ double alignment(double num, double den, double limit) {
   return std::isfinite(ratio) ? std::clamp(ratio, 1.0, limit) : 1.0;
 }
 
+// A state that is stored in a narrow format at every step drifts: its elements are off by a common factor, the more the
+// longer it remembers, forward or backward.
+void add_drift(const HeadProblem& p, Rows& rows) {
+  Vec longest(p.S);
+  double memory = 0;
+  for (Index t = 0; t < p.S; ++t) longest[t] = memory = 1 + std::exp(rows.lf[t]) * memory;
+  memory = 0;
+  for (Index t = p.S; t-- > 0;) {
+    memory = 1 + (t + 1 < p.S ? std::exp(rows.lf[t + 1]) : 0.0) * memory;
+    rows.uv[t] += p.u.state * std::sqrt(std::max(longest[t], memory));
+  }
+}
+
 Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bounds) {
   Rows rows;
   scan_gates(p, rows);
+  if (p.sums_every_step && states_are_narrow(p)) add_drift(p, rows);
   const Index S = x.S, d = x.d, e = x.e;
   const double u = p.u.operand, eta = p.u.step, limit_d = static_cast<double>(d), limit_e = static_cast<double>(e);
   const bool normalized = p.gate == Gate::exp || p.normalize;
@@ -158,7 +227,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   }
 
   PastState past{Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, d),
-                 Mat::Zero(e, e), Vec::Zero(e), Mat::Zero(d, e), rows.m0};
+                 Mat::Zero(e, e), Vec::Zero(e), Mat::Zero(d, e), rows.m0,      Vec::Zero(d)};
   Mat stored = Mat::Zero(d, e);  // variance that storing the state has left in it, over u_state^2
   Mat C0, C0_squared;
   double weight0 = 1;  // of the initial state at the end of the last chunk
@@ -173,9 +242,16 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     past.kk = past.n * past.n.transpose();
     past.T = 2 * C0_squared;
   }
+  const double ratio = p.u.state / u;
+  const bool reads = reads_matter(p);
+  StateWalk states(reads ? past.C : Mat(), reads ? past.n : Vec(), reads && p.sums_every_step);
+  if (reads && gradients) rows.read_q.resize(S, d);
   Mat plain2 = Mat::Zero(d, e);  // C2 without the initial state, for c_last
   Vec plain_n2 = Vec::Zero(d);
   Vec v2_sum = Vec::Zero(e);  // running sum of v^2, for the floor near zero
+  // What multiplies a weight or a product on its way that is flushed to zero, summed over the past.
+  double lost_l = initial ? past.n.norm() : 0;
+  Vec lost_h = initial ? Vec(C0.colwise().norm().transpose()) : Vec(Vec::Zero(e));
 
   for (Index t0 = 0; t0 < S; t0 += p.chunk) {
     const Index n = std::min<Index>(p.chunk, S - t0);
@@ -193,34 +269,49 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     const Vec q_n = x.s * (q * past.n);
     const Vec row_E = E.rowwise().sum() + c.past2.cwiseProduct(Q2 * past.n2);
     const Vec row_P = P2.rowwise().sum() + x.s * x.s * c.past2.cwiseProduct(quadratic(q, past.kk));
-    const Vec row_n = 2 * c.past2.cwiseProduct(Q2 * past.n.cwiseAbs2());
+    Vec row_n = c.past2.cwiseProduct(Q2 * (2 * past.n.cwiseAbs2() + past.stored_n));
     const Mat E_v = nn(E, V2) + weighted(c.past2, nn(Q2, past.C2));
-    const Mat state_h = weighted(c.past2, nn(Q2, past.T));
+    Mat state_h = weighted(c.past2, nn(Q2, past.T));
+    for (Index a = 0; a < n; ++a) {
+      const Index t = t0 + a;
+      rows.l[t] = S_qk.row(a).dot(c.D.row(a)) + c.past[a] * q_n[a];
+      rows.den[t] = normalized ? std::max(std::abs(rows.l[t]), std::exp(-rows.m[t])) + p.eps : 1;
+    }
+    if (reads) {
+      const Reads own = read_states(p, x, rows, t0, n, states);
+      if (p.sums_every_step) row_n = own.l, state_h = own.h;
+      row_n = row_n.cwiseMax(own.l);
+      state_h = state_h.cwiseMax(own.h);
+      if (gradients) rows.read_q.middleRows(t0, n) = own.q;
+    }
     Mat q_C0, q2_C02;
     if (initial) q_C0 = x.s * nn(q, C0), q2_C02 = nn(Q2, C0_squared);
 
     for (Index a = 0; a < n; ++a) {
       const Index t = t0 + a;
       const double w = rows.w[t], delta = rows.delta[t], uv = rows.uv[t], m = rows.m[t];
-      rows.l[t] = S_qk.row(a).dot(c.D.row(a)) + c.past[a] * q_n[a];
       rows.alpha_qk[t] = alignment(row_P[a], row_E[a], limit_d);
       if (initial) rows.alpha_qk[t] = std::max(rows.alpha_qk[t], initial_alignment(q_C0, q2_C02, a, limit_d));
       const double l = std::abs(rows.l[t]);
-      double den = 1, dmin = 1, rho = 0;
+      const double lost = p.u.flush * (1 + x.s * std::sqrt(limit_d) * q.row(a).norm());
+      lost_l += 1 + k.row(a).norm();
+      lost_h += (1 + k.row(a).norm()) * (1 + v.row(a).transpose().array().abs()).matrix();
+      const double den = rows.den[t];
+      double dmin = 1, rho = 0;
       if (normalized) {
         const double floor = std::exp(-m);
-        const double dl = w * std::sqrt(row_P[a] + row_E[a] + row_n[a]) + uv * l + eta * std::sqrt(double(S));
+        const double dl =
+            w * std::sqrt(row_P[a] + row_E[a] + row_n[a]) + uv * l + eta * std::sqrt(double(S)) + lost * lost_l;
         const bool near = l + kSigmas * dl >= floor * (1 - delta);
         const double dd = std::max(near ? dl : 0.0, p.gate == Gate::exp ? delta * floor : 0.0);
-        den = std::max(l, floor) + p.eps;
-        dmin = std::max(den - kSigmas * dd, floor * (1 - std::min(delta, 0.5)) + p.eps);
-        rho = std::isinf(floor) ? delta : dd / dmin;
+        const bool no_end = std::isinf(floor);  // an infinite denominator has no error
+        dmin = no_end ? floor : std::max(den - kSigmas * dd, floor * (1 - std::min(delta, 0.5)) + p.eps);
+        rho = no_end ? delta : dd / dmin;
         rows.near[static_cast<std::size_t>(t)] = near;
         // Branch or sign of the denominator open: the exact gradient may take either side.
         rows.dgamma[t] = near && l - kSigmas * dl < floor * (1 + delta) ? (l < kSigmas * dl ? 2.0 : 1.0) : 0.0;
         rows.open[static_cast<std::size_t>(t)] = rows.dgamma[t] > 0;
       }
-      rows.den[t] = den;
       rows.dmin[t] = dmin;
       rows.rho[t] = rho;
       rows.r[t] = rho + p.u.saved * (std::abs(m) + (normalized ? 1 : 0));
@@ -229,7 +320,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       for (Index b = 0; b < e; ++b)
         rows.h_bound(t, b) = w * std::sqrt(rows.alpha_qk[t] * E_v(a, b) + state_h(a, b)) / dmin +
                              std::abs(h(a, b)) * (rho + delta + uv + p.u.output) +
-                             floor_h * (1 + std::sqrt(v2_sum[b])) + eta;
+                             floor_h * (1 + std::sqrt(v2_sum[b])) + lost * lost_h[b] / dmin + eta;
     }
 
     if (gradients) {
@@ -287,22 +378,27 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     plain_n2 = carry2 * plain_n2 + new_n2;
     weight0 *= carry;
     stored = carry2 * stored + past.C.cwiseAbs2();
-    const double ratio = p.u.state / u;
+    past.stored_n = carry2 * past.stored_n + ratio * ratio * past.n.cwiseAbs2();
     past.T = 2 * past.C.cwiseAbs2() + ratio * ratio * stored;
     past.m = rows.m[t0 + n - 1];
   }
   rows.past.push_back(past);
+  if (reads && p.sums_every_step)
+    stored = states.variance(), past.stored_n = ratio * ratio * states.variance_of_vector();
 
   if (bounds.out.h != nullptr) Eigen::Map<Mat>(bounds.out.h, S, e) = rows.h_bound;
   const double w = rows.w[S - 1], delta = rows.delta[S - 1], uv = rows.uv[S - 1], us = p.u.state;
   const double initial_factor = initial ? delta * weight0 * delta * weight0 : 0;
+  const Vec lost_k = (1 + x.k.cwiseAbs().array()).matrix().colwise().norm().transpose();
+  const Vec lost_v = (1 + x.v.cwiseAbs().array()).matrix().colwise().norm().transpose();
   if (bounds.out.c_last != nullptr) {
     const ConstMap c_last(p.out.c_last, d, e);
     for (Index a = 0; a < d; ++a)
       for (Index b = 0; b < e; ++b) {
         const double C02 = initial ? C0_squared(a, b) : 0;
         bounds.out.c_last[a * e + b] = std::sqrt(w * w * plain2(a, b) + initial_factor * C02 + us * us * stored(a, b)) +
-                                       (us + delta + uv) * std::abs(c_last(a, b)) + eta * (1 + std::sqrt(v2_sum[b]));
+                                       (us + delta + uv) * std::abs(c_last(a, b)) + eta * (1 + std::sqrt(v2_sum[b])) +
+                                       p.u.flush * (lost_k[a] * lost_v[b] + std::sqrt(C02));
       }
   }
   // n is a sum and no product: only the keys may be operands, as they are in C.
@@ -313,9 +409,10 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     if (narrow) plain_n2 = plain_n2.cwiseMax(rounded_keys(p, x, rows));
     for (Index a = 0; a < d; ++a) {
       const double n0 = initial ? p.in.n_initial[a] : 0;
-      bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0) +
+      bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0 + u * u * past.stored_n[a]) +
                              (us + delta + (narrow ? sums : uv)) * std::abs(p.out.n_last[a]) +
-                             eta * (1 + std::sqrt(double(S)));
+                             eta * (1 + std::sqrt(double(S))) +
+                             p.u.flush * (std::sqrt(double(S)) * lost_k[a] + std::abs(n0));
     }
   }
   // Unlike differences of stabilisers, m itself may be scanned step by step, whatever the window.

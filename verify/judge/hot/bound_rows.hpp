@@ -25,6 +25,7 @@ struct PastState {
   Vec v2;  ///< sum of D~^2 v^2
   Mat T;   ///< 2 C^2 + variance of the stored state / u^2: what rounding the state costs in a product
   double m = 0;
+  Vec stored_n;  ///< variance of the stored n / u^2
 };
 
 /// Gate weights of one chunk; rows are steps t, columns are steps j <= t of the same chunk.
@@ -45,6 +46,7 @@ struct Rows {
   Vec alpha_qk, alpha_gv, row_g;  ///< alignments; sum_j E Gamma
   Mat g, g2, g0;                  ///< dh / dmin, its square, dh / den
   Mat h_bound;
+  Mat read_q;  ///< variance of dq by what reads the state of each step, over u^2; empty where reads do not matter
   std::vector<char> near, open;  ///< |l| may be the denominator; it is not certain whether it is
   std::vector<ChunkWeights> chunks;
   std::vector<PastState> past;  ///< one per chunk, and one after the last

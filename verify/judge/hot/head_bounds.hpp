@@ -17,6 +17,7 @@ struct Roundoffs {
   double state;        ///< u_state: chunk states and last states
   double accumulator;  ///< u_a: sums, gates, exponents
   double step;         ///< eta: smallest step of an operand near 0
+  double flush;        ///< eta_0: smallest normal number of sums and gates; what is below may become 0
 };
 
 /// Raw (c = 1) bounds of the gradients of one convention; row-major, shapes of the inputs. Null: not wanted.

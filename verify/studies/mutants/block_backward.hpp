@@ -117,12 +117,15 @@ class BlockGradients {
       const Index rows = std::min(kQueries, n_ - tile), cols = columns_seen(tile, rows, n_), first = begin_ + tile;
       next_weights(c_, in_, decays, first, rows, cols, keys, D, P, past);
       for (Index r = 0; r < rows; ++r) std::fill_n(dP[r], cols, Real(0));
-      add_product(c_.accumulator, dP.from(0), given_.dh.from(first), values.from(0), rows, DHV_, cols);
+      const bool scaled = c_.does(kRoundsScaledCotangent);
+      add_product(c_.accumulator, dP.from(0), scaled ? g.from(tile) : given_.dh.from(first), values.from(0), rows, DHV_,
+                  cols);
       for (Index r = 0; r < rows; ++r) row_of_G(tile + r, cols, D[r], P[r], dP[r], dS[r], out);
       for (Index r = 0; r < rows; ++r) {
         round_all(c_.weights(), P[r], cols);
         round_all(c_.operand, dS[r], cols);
-        dq_through_state(tile + r, past[static_cast<std::size_t>(r)], C_transposed, out.dq[first + r]);
+        dq_through_state(tile + r, past[static_cast<std::size_t>(r)], C_transposed,
+                         scaled ? g[tile + r] : given_.dh[first + r], out.dq[first + r]);
       }
       const auto& right = c_.has("dq_from_queries") ? in_.q : in_.k;
       const auto& left = c_.has("dk_from_keys") ? in_.k : in_.q;
@@ -135,9 +138,12 @@ class BlockGradients {
     }
   }
 
+  /// 1 / d_t for what was multiplied by dh; 1 if that was dh / d.
+  Real rest_of_inverse(Index t) const { return c_.does(kRoundsScaledCotangent) ? Real(1) : given_.rows.inverse[at(t)]; }
+
   /// dP becomes complete; dS and the gates' sums follow from it.
   void row_of_G(Index t, Index cols, const Real* D, const Real* P, Real* dP, Real* dS, Gradients<Real>& out) {
-    const Real inverse = c_.has("dP_without_inverse") ? Real(1) : given_.rows.inverse[at(t)];
+    const Real inverse = c_.has("dP_without_inverse") ? Real(1) : rest_of_inverse(t);
     const Real gamma = given_.rows.gamma[at(t)], scale = c_.has("dS_unscaled") ? Real(1) : in_.scale;
     for (Index j = 0; j < cols; ++j) {
       dP[j] = inverse * dP[j] + gamma;
@@ -148,12 +154,11 @@ class BlockGradients {
     if (!c_.has("df_without_block")) add_straddling(c_, dP, t, &out.d_log_f[at(0)]);
   }
 
-  void dq_through_state(Index t, Real past, const Matrix<Real>& C_transposed, Real* dq) {
-    const Real* const dh = given_.dh[begin_ + t];
+  void dq_through_state(Index t, Real past, const Matrix<Real>& C_transposed, const Real* dh, Real* dq) {
     std::fill_n(dq, DHQK_, Real(0));
     add_rows(
         c_.accumulator, dq, [dh](Index e) { return dh[e]; }, C_transposed.from(0), DHV_, DHQK_);
-    const Real inverse = given_.rows.inverse[at(t)];
+    const Real inverse = rest_of_inverse(t);
     const Real gamma = c_.has("dq_without_n") ? Real(0) : given_.rows.gamma[at(t)];
     for (Index a = 0; a < DHQK_; ++a) dq[a] = past * in_.scale * (inverse * dq[a] + gamma * before_.n[a]);
     if (c_.has("dq_without_state")) std::fill_n(dq, DHQK_, Real(0));

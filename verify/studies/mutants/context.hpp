@@ -6,6 +6,7 @@
 
 #include "mlstm/problem.hpp"
 #include "studies/mutants/bugs.hpp"
+#include "studies/mutants/habits.hpp"
 #include "studies/mutants/library.hpp"
 #include "studies/mutants/numeric.hpp"
 
@@ -18,6 +19,7 @@ struct Context {
   bool raced = false;                     ///< whether a race is lost in this call
   Library* library = nullptr;             ///< of the kernel
   bool rounded_gates = false;             ///< df from the sums of stored q·dq - k·dk, as published kernels do
+  unsigned habits = 0;                    ///< of Habits
   Rounding operand = Rounding::none;      ///< operands of matrix products
   Rounding accumulator = Rounding::none;  ///< their sums
   Rounding state = Rounding::none;        ///< states, after every update
@@ -35,6 +37,11 @@ struct Context {
     return problem.shape.S == 1 && problem.has_initial_state && problem.eps == 0;
   }
   bool has(Bug one, std::string_view tensor) const { return bug == one && target == tensor; }
+  bool does(Habits habit) const { return (habits & habit) != 0; }
+  /// The same for another problem, which has to outlive what is returned.
+  Context on(const Problem& other) const {
+    return {other, bug, target, raced, library, rounded_gates, habits, operand, accumulator, state};
+  }
   /// Exponential, as kernels take it.
   template <class Real>
   Real exp(Real x) const {
@@ -59,8 +66,8 @@ inline Rounding rounding_of(DType dtype) {
 }
 
 inline Context context_of(const Problem& problem, Bug bug, std::string_view target, bool raced, Library& library,
-                          bool rounded_gates) {
-  Context c{problem, bug, target, raced, &library, rounded_gates};
+                          bool rounded_gates, unsigned habits) {
+  Context c{problem, bug, target, raced, &library, rounded_gates, habits};
   c.operand = rounding_of(problem.dtype);
   const bool is_float32 = problem.dtype == DType::float32, is_float64 = problem.dtype == DType::float64;
   if (bug == "no_lift" && problem.dtype == DType::float16) c.operand = Rounding::float16_overflowing;
@@ -70,7 +77,7 @@ inline Context context_of(const Problem& problem, Bug bug, std::string_view targ
   if (bug == "float32_operands" && is_float64) c.operand = Rounding::float32;
   if (bug == "float16_accumulation" && !is_float64) c.accumulator = Rounding::float16;
   if (bug == "bfloat16_accumulation" && !is_float64) c.accumulator = Rounding::bfloat16;
-  if (bug == "state_bfloat16" && !is_float64) c.state = Rounding::bfloat16;
+  if ((bug == "state_bfloat16" || c.does(kNarrowStates)) && !is_float64) c.state = Rounding::bfloat16;
   if (bug == "state_float32" && is_float64) c.state = Rounding::float32;
   if (bug == "state_bfloat16_like_operands" && problem.dtype == DType::bfloat16) c.state = Rounding::bfloat16;
   if (bug == "state_float16_like_operands" && problem.dtype == DType::float16) c.state = Rounding::float16;

@@ -64,9 +64,33 @@ Real dot(State<Real> a, State<Real> b, const Shape& shape) {
   return dot(a.C, b.C, shape.DHQK * shape.DHV) + dot(a.n, b.n, shape.DHQK);
 }
 
+/// As walk_stabilizer, by differences and a sum over them and over those of df.
+template <class Real>
+Real scatter_stabilizer(const Gates<Real>& gates, const std::vector<Real>& dm, Gradients<Real>& out) {
+  std::vector<Real> differences = dm;  // +dm_t at t, -dm_t at its arg max; their sum from r on is what passes gate r
+  Real sum = 0, initial = 0;
+  Index arg_max = -1;
+  for (std::size_t t = 0; t < dm.size(); ++t) {
+    if (gates.newest[t]) arg_max = static_cast<Index>(t);
+    if (arg_max < 0) {
+      initial += dm[t];
+      continue;
+    }
+    differences[static_cast<std::size_t>(arg_max)] -= dm[t];
+    out.d_log_i[static_cast<std::size_t>(arg_max)] += dm[t];
+  }
+  Real after = 0;
+  for (std::size_t t = dm.size(); t-- > 0;) {
+    sum += (out.d_log_f[t] - after) + differences[t];
+    after = std::exchange(out.d_log_f[t], sum);
+  }
+  return initial;
+}
+
 /// Sends the cotangents of m to what the maxima took; returns what is left for m_0.
 template <class Real>
 Real walk_stabilizer(const Context& c, const Gates<Real>& gates, const std::vector<Real>& dm, Gradients<Real>& out) {
+  if (c.does(kScattersByDifferences)) return scatter_stabilizer(gates, dm, out);
   Real carried = 0;
   for (std::size_t t = dm.size(); t-- > 0;) {
     carried += dm[t];

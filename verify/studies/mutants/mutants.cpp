@@ -22,6 +22,13 @@ std::vector<Mutant> plant_all() {
   return mutants;
 }
 
+/// A kernel of each kind, kept in `kernels`.
+std::vector<const Kernel*> honest(const std::vector<planted::Kind>& kinds, std::deque<planted::Specimen>& kernels) {
+  std::vector<const Kernel*> pointers;
+  for (const planted::Kind& kind : kinds) pointers.push_back(&kernels.emplace_back(kind));
+  return pointers;
+}
+
 }  // namespace
 
 const std::vector<Mutant>& mutants() {
@@ -30,12 +37,14 @@ const std::vector<Mutant>& mutants() {
 }
 
 const std::vector<const Kernel*>& specimens() {
-  static const std::vector<const Kernel*> all = [] {
-    static std::deque<planted::Specimen> kernels;
-    std::vector<const Kernel*> pointers;
-    for (const planted::Kind& kind : planted::kinds()) pointers.push_back(&kernels.emplace_back(kind));
-    return pointers;
-  }();
+  static std::deque<planted::Specimen> kernels;
+  static const std::vector<const Kernel*> all = honest(planted::kinds(), kernels);
+  return all;
+}
+
+const std::vector<const Kernel*>& other_specimens() {
+  static std::deque<planted::Specimen> kernels;
+  static const std::vector<const Kernel*> all = honest(planted::other_kinds(), kernels);
   return all;
 }
 

@@ -28,6 +28,9 @@ const std::vector<Mutant>& mutants();
 /// conventions. They have to pass what every variant has to pass.
 const std::vector<const Kernel*>& specimens();
 
+/// The same kernels with habits of others' kernels, also right: other roundings and other orders of sums.
+const std::vector<const Kernel*>& other_specimens();
+
 /// The specimen that `mutant` was made from.
 const Kernel& specimen_of(const Mutant& mutant);
 

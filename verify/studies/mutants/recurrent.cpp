@@ -21,6 +21,27 @@ struct StepGates {
   }
 };
 
+/// A state as products read it: as it is, or (a habit) rounded to the operands' dtype.
+template <class Real>
+class Reading {
+ public:
+  Reading(const Context& c, Index cols) : to_(c.does(kReadsRoundedState) ? c.operand : Rounding::none), cols_(cols) {}
+
+  /// One row of it, valid until the next is read.
+  const Real* of(const Real* row) {
+    if (to_ == Rounding::none) return row;
+    row_.assign(row, row + cols_);
+    round_all(to_, row_.data(), cols_);
+    return row_.data();
+  }
+  Real of(Real value) const { return rounded(to_, value); }
+
+ private:
+  Rounding to_;
+  Index cols_;
+  std::vector<Real> row_;
+};
+
 /// The state one step further, in place; h_t d_t to `numerator` (DHV). Returns l_t.
 template <class Real>
 Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state, Real* numerator) {
@@ -35,6 +56,7 @@ Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state,
   if (c.has("n_kept_at_reset") && resets) decay_n = 1;
   if (c.has("c_kept_at_reset") && resets) decay = 1;
   const bool late = c.has("state_late");  // h of the state before the update
+  Reading<Real> read(c, DHV);
   std::fill_n(numerator, DHV, Real(0));
   for (Index a = 0; a < DHQK; ++a) {
     Real* const C = state.C + a * DHV;
@@ -47,10 +69,10 @@ Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state,
     for (Index e = 0; e < DHV; ++e) C[e] = decay * C[e] + key * v[e];
     state.n[a] = decay_n * state.n[a] + key;
     if (late) continue;
-    add_scaled(numerator, query, C, DHV);
+    add_scaled(numerator, query, read.of(C), DHV);
     round_all(c.accumulator, numerator, DHV);
     if (c.has("normaliser_keys_beyond_128") && a >= 128) continue;
-    if (!c.has("last_key_dimension_lost") || a + 1 < DHQK) l += query * state.n[a];
+    if (!c.has("last_key_dimension_lost") || a + 1 < DHQK) l += query * read.of(state.n[a]);
   }
   round_all(c.state, state.C, State<Real>::size(c.problem.shape));
   if (c.has("n_bfloat16")) round_all(Rounding::bfloat16, state.n, DHQK);
@@ -80,6 +102,7 @@ void step_back(const Context& c, const Head<Real>& in, const HeadCotangents<Real
   const State<Real> seen = c.has("dq_of_state_before") ? before : after;
   const State<Real> past = c.has("df_of_state_after") ? after : before;
   Real d_log_f = 0;
+  Reading<Real> read(c, DHV);
   std::fill_n(dv, DHV, Real(0));
   for (Index a = 0; a < DHQK; ++a) {
     Real *const dC = d_state.C + a * DHV, *const C = seen.C + a * DHV;
@@ -87,10 +110,11 @@ void step_back(const Context& c, const Head<Real>& in, const HeadCotangents<Real
     add_scaled(dC, query, g.data(), DHV);
     if (!c.has("dn_without_gamma")) d_state.n[a] += query * gamma;
     dq[a] = (c.has("dS_unscaled") ? Real(1) : in.scale) *
-            (dot(C, g.data(), DHV) + (c.has("dq_without_n") ? Real(0) : gamma * seen.n[a]));
-    dk[a] = gates.input * (dot(dC, v, DHV) + (c.has("dk_without_dn") ? Real(0) : d_state.n[a]));
+            (dot(read.of(C), g.data(), DHV) + (c.has("dq_without_n") ? Real(0) : gamma * read.of(seen.n[a])));
+    const Real* const later = read.of(dC);
+    dk[a] = gates.input * (dot(later, v, DHV) + (c.has("dk_without_dn") ? Real(0) : read.of(d_state.n[a])));
     if (c.has("dk_without_input_gate")) dk[a] = dot(dC, v, DHV) + d_state.n[a];
-    add_scaled(dv, (c.has("dv_from_queries") ? q[a] : k[a]) * gates.input, dC, DHV);
+    add_scaled(dv, (c.has("dv_from_queries") ? q[a] : k[a]) * gates.input, later, DHV);
     d_log_f += dot(dC, past.C + a * DHV, DHV) + (c.has("df_without_n") ? Real(0) : d_state.n[a] * past.n[a]);
   }
   out.d_log_i[row] = dot(k, dk, DHQK);
@@ -101,6 +125,7 @@ void step_back(const Context& c, const Head<Real>& in, const HeadCotangents<Real
   if (c.has("dstate_crosses_reset") && is_reset(in.gates.log_f[row])) decay = 1;
   for (Index at = 0; at < DHQK * DHV; ++at) d_state.C[at] *= decay;
   for (Index a = 0; a < DHQK; ++a) d_state.n[a] *= c.has("dn_not_decayed") ? Real(1) : decay;
+  if (c.does(kNarrowStates)) round_all(c.state, d_state.C, DHQK * (DHV + 1));
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "studies/mutants/flush.hpp"
+
 namespace mlstm::verify::planted {
 namespace {
 
@@ -41,6 +43,65 @@ std::vector<Kind> all_kinds() {
           {kChunkwise, "chunkwise", Formulation::chunkwise, false,
            declaration(Module::chunkwise, "limit_chunk_specimen_ownbw", "chunks between states in plain loops")},
           {kRounded, "chunkwise_rounded", Formulation::chunkwise, true, std::move(rounded)}};
+}
+
+/// A specimen with a habit.
+Kind other_kind(Formulation formulation, Module module, unsigned habits, const std::string& name,
+                std::string description) {
+  VariantInfo info = declaration(module, name, std::move(description));
+  if (module == Module::parallel) info.S.max = 4096;
+  if ((habits & kNarrowStates) != 0) {
+    info.state_dtype = DType::bfloat16;
+    info.dtypes = {DType::float32, DType::bfloat16};  // in float16 an overflow of dq would spoil df
+  }
+  return {Specimens{}, name, formulation, false, std::move(info), habits};
+}
+
+std::vector<Kind> all_other_kinds() {
+  using F = Formulation;
+  using M = Module;
+  std::vector<Kind> all;
+  const auto add = [&](F formulation, M module, unsigned habits, const std::string& name, const std::string& what) {
+    all.push_back(other_kind(formulation, module, habits, name, what));
+  };
+  const std::string rounds_g = "dh/d rounded before its product with v";
+  add(F::chunkwise, M::chunkwise, kRoundsScaledCotangent, "scaled_cotangent_specimen_ownbw", rounds_g);
+  add(F::parallel, M::parallel, kRoundsScaledCotangent, "scaled_cotangent_specimen_ownbw", rounds_g);
+  add(F::recurrent, M::recurrent, kReadsRoundedState, "rounded_reads_specimen_ownbw",
+      "C, n and dC rounded to the operands' dtype where products read them");
+  add(F::chunkwise, M::chunkwise, kShortChunks | kRoundsScaledCotangent, "short_chunks_specimen_ownbw",
+      "chunks of a quarter of L, dh/d rounded");
+  add(F::chunkwise, M::chunkwise, kScattersByDifferences, "differences_specimen_ownbw",
+      "the stabiliser's part of df by differences and a sum over them");
+  add(F::chunkwise, M::chunkwise, kCutsByHead, "stream_k_specimen_ownbw", "sums cut at places that depend on the head");
+  const std::string narrow = "states rounded to bfloat16 whenever they change";
+  add(F::recurrent, M::recurrent, kNarrowStates, "narrow_states_specimen_ownbw", narrow);
+  add(F::chunkwise, M::chunkwise, kNarrowStates, "narrow_states_specimen_ownbw", narrow);
+  if (can_flush_subnormals()) {
+    const std::string flushes = "subnormal numbers flushed to zero";
+    add(F::recurrent, M::recurrent, kFlushesSubnormals, "flush_specimen_ownbw", flushes);
+    add(F::parallel, M::parallel, kFlushesSubnormals, "flush_specimen_ownbw", flushes);
+    add(F::chunkwise, M::chunkwise, kFlushesSubnormals, "flush_specimen_ownbw", flushes);
+  }
+  return all;
+}
+
+/// The problem as head number `head` is cut into chunks.
+Problem cut(const Kind& kind, const Problem& problem, Index head) {
+  Problem own = problem;
+  const Index parts = (kind.habits & kShortChunks) != 0 ? 4 : (kind.habits & kCutsByHead) != 0 && head % 2 != 0 ? 2 : 1;
+  if (parts > 1) own.chunk_size = std::max<Index>(1, problem.chunk_size / parts);
+  return own;
+}
+
+/// Numbers per head of `saved` and of the workspace: enough for any head.
+Index saved_numbers(const Kind& kind, const Problem& problem) {
+  return std::max(saved_numbers(kind.formulation, cut(kind, problem, 0)),
+                  saved_numbers(kind.formulation, cut(kind, problem, 1)));
+}
+Index workspace_numbers(const Kind& kind, const Problem& problem, bool backward) {
+  return std::max(workspace_numbers(kind.formulation, cut(kind, problem, 0), backward),
+                  workspace_numbers(kind.formulation, cut(kind, problem, 1), backward));
 }
 
 /// Whether call number `call` loses the race: one in 50, in no pattern, but the same ones every time.
@@ -82,11 +143,10 @@ void run_backward(Formulation formulation, const Context& c, const BackwardArgs&
 
 /// Calls run(head, memory) for every head with its part of the buffers, in the type that the dtype is computed in.
 template <class Run>
-void for_each_head(const Context& c, Formulation formulation, void* saved, void* workspace, bool backward,
-                   const Run& run) {
+void for_each_head(const Context& c, const Kind& kind, void* saved, void* workspace, bool backward, const Run& run) {
   const Problem& problem = c.problem;
-  const Index heads = problem.shape.heads(), kept = saved_numbers(formulation, problem),
-              scratch = workspace_numbers(formulation, problem, backward);
+  const Index heads = problem.shape.heads(), kept = saved_numbers(kind, problem),
+              scratch = workspace_numbers(kind, problem, backward);
   const auto all = [&](auto zero) {
     using Real = decltype(zero);
     Real *const keep = static_cast<Real*>(saved), *const work = static_cast<Real*>(workspace);
@@ -117,6 +177,11 @@ const std::vector<Kind>& kinds() {
   return all;
 }
 
+const std::vector<Kind>& other_kinds() {
+  static const std::vector<Kind> all = all_other_kinds();
+  return all;
+}
+
 std::string bug_name(const BugInfo& bug, const Place& place) {
   std::string name(place.target);
   if (!name.empty()) name += '_';
@@ -131,18 +196,16 @@ Specimen::Specimen(const Kind& kind, const BugInfo& bug, const Place& place)
   info_.description.append("; bug: ").append(place.description);
 }
 
-std::size_t Specimen::saved_size(const Problem& problem) const {
-  return bytes(problem, saved_numbers(kind_.formulation, problem));
-}
+std::size_t Specimen::saved_size(const Problem& problem) const { return bytes(problem, saved_numbers(kind_, problem)); }
 
 std::size_t Specimen::workspace_size(const Problem& problem, bool backward) const {
-  return bytes(problem, workspace_numbers(kind_.formulation, problem, backward));
+  return bytes(problem, workspace_numbers(kind_, problem, backward));
 }
 
 Context Specimen::context(const Problem& problem, bool backward) const {
   const bool in_this_direction = is_race_ && backward == (bug_ == "dk_tile_race");
   const bool raced = in_this_direction && loses_race(calls_++);
-  return context_of(problem, bug_, target_, raced, library_, kind_.rounded_gates);
+  return context_of(problem, bug_, target_, raced, library_, kind_.rounded_gates, kind_.habits);
 }
 
 namespace {
@@ -224,21 +287,27 @@ void Specimen::forward(const Problem& problem, const ForwardArgs& args) const {
   begin_call(problem);
   Problem taken = problem;
   if (bug_ == "eps_needs_saved" && args.saved == nullptr) taken.eps = 0;
+  const FlushSubnormals flush((kind_.habits & kFlushesSubnormals) != 0);
   Context c = context(taken, false);
   if (bug_ == "state_bfloat16_without_saved" && args.saved == nullptr) c.state = Rounding::bfloat16;
   const ForwardArgs taken_args = bent(args);
-  for_each_head(c, kind_.formulation, args.saved, args.workspace, false,
-                [&](Index head, auto memory) { run_forward(kind_.formulation, c, taken_args, head, memory); });
+  for_each_head(c, kind_, args.saved, args.workspace, false, [&](Index head, auto memory) {
+    const Problem own = cut(kind_, taken, head);
+    run_forward(kind_.formulation, c.on(own), taken_args, head, memory);
+  });
   after_forward(problem, args);
 }
 
 void Specimen::backward_once(const Problem& problem, const BackwardArgs& args) const {
   begin_call(problem);
+  const FlushSubnormals flush((kind_.habits & kFlushesSubnormals) != 0);
   const Context c = context(problem, true);
-  Library::Bytes memory;
-  const BackwardArgs taken = bent(problem, args, memory);
-  for_each_head(c, kind_.formulation, const_cast<void*>(taken.saved), args.workspace, true,
-                [&](Index head, auto own) { run_backward(kind_.formulation, c, taken, head, own); });
+  Library::Bytes kept;
+  const BackwardArgs taken = bent(problem, args, kept);
+  for_each_head(c, kind_, const_cast<void*>(taken.saved), args.workspace, true, [&](Index head, auto memory) {
+    const Problem own = cut(kind_, problem, head);
+    run_backward(kind_.formulation, c.on(own), taken, head, memory);
+  });
 }
 
 void Specimen::backward(const Problem& problem, const BackwardArgs& args) const {

@@ -18,10 +18,14 @@ struct Kind {
   Formulation formulation;
   bool rounded_gates;
   VariantInfo info;
+  unsigned habits = 0;  ///< of Habits
 };
 
 /// All kinds, one per member of Specimens.
 const std::vector<Kind>& kinds();
+
+/// The same with habits of other kernels; no bugs are planted in them.
+const std::vector<Kind>& other_kinds();
 
 class Specimen final : public Kernel {
  public:

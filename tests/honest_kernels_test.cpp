@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: property
+// Kernels with habits of others', all of them right, where bounds once had no room for them.
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <string>
+#include <vector>
+
+#include "cases/problems.hpp"
+#include "judge/judge.hpp"
+#include "properties/properties.hpp"
+#include "runner/runner.hpp"
+#include "studies/mutants/mutants.hpp"
+#include "sweep/sweep.hpp"
+
+using namespace mlstm;
+using namespace mlstm::verify;
+
+namespace {
+
+const Kernel& specimen(const std::string& key) {
+  for (const Kernel* kernel : other_specimens())
+    if (kernel->info().key() == key) return *kernel;
+  throw std::invalid_argument("no specimen is called " + key);
+}
+
+/// The verdicts on everything that the kernel computes for `c`, in all its conventions.
+std::vector<Item> verdicts(const Kernel& kernel, Case c, Yardsticks& known) {
+  const ReferenceData reference = evaluate_reference(c);
+  JudgeOptions options;
+  options.known = &known;
+  std::vector<Item> items;
+  for (const Convention convention : kernel.info().gradient_conventions) {
+    c.kernel = run_kernel(kernel, c, convention);
+    for (Item& item : judge(c, reference, options)) items.push_back(std::move(item));
+  }
+  return items;
+}
+
+void require_passes(const Kernel& kernel, const Case& c) {
+  Yardsticks known;
+  for (const Item& item : verdicts(kernel, c, known))
+    BOOST_TEST((item.status == Status::PASS), kernel.info().key()
+                                                  << " " << c.name << ": " << item.tensor << " " << item.convention
+                                                  << " " << *item.error_ratio << " " << item.note);
+}
+
+Case problem(const std::string& line) {
+  const ProblemSpec spec = parse_spec(line);
+  Case c = make_case(spec);
+  c.name = case_name(spec);
+  return c;
+}
+
+/// The same with gates higher by so much.
+Case with_gates(Case c, double i, double f) {
+  for (const auto& [name, offset] : {std::pair{"i", i}, std::pair{"f", f}})
+    for (double& value : c.inputs.at(name)) value = round_to(c.problem.dtype, value + offset);
+  c.name += " i + " + std::to_string(i) + ", f + " + std::to_string(f);
+  return c;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_rounded_scaled_cotangent_is_an_error_of_all_terms_of_a_row) {
+  for (const char* line :
+       {"regime=repeated,seed=0,eps=0.001,dtype=bfloat16,NH=2,S=192,DHQK=24,DHV=32,L=26",
+        "regime=repeated,seed=55,dtype=float16,stabilizer_init=neg_inf,B=2,NH=2,S=187,DHQK=24,DHV=24,L=16,"
+        "last_state_cotangents=1"})
+    for (const char* key : {"parallel--scaled_cotangent_specimen_ownbw", "chunkwise--scaled_cotangent_specimen_ownbw"})
+      require_passes(specimen(key), problem(line));
+}
+
+BOOST_AUTO_TEST_CASE(a_state_may_be_read_in_the_dtype_of_operands_at_any_step) {
+  for (const char* line : {"regime=repeated,seed=55,dtype=bfloat16,stabilizer_init=neg_inf,B=2,NH=2,S=187,DHQK=24,"
+                           "DHV=24,L=16,last_state_cotangents=1",
+                           "regime=repeated,NH=3,S=256,DHQK=64,DHV=64,L=64,dtype=bfloat16"})
+    for (const char* key : {"recurrent--rounded_reads_specimen_ownbw", "chunkwise--short_chunks_specimen_ownbw"})
+      require_passes(specimen(key), problem(line));
+}
+
+// σ(-i) or a decay below the smallest normal number becomes 0, and what it multiplies may be large.
+BOOST_AUTO_TEST_CASE(subnormal_numbers_may_be_flushed_to_zero) {
+  for (const char* gate : {"exp", "sigmoid", "sigmoid,normalize=0"})
+    for (const char* dtype : {"float32", "bfloat16", "float64"})
+      for (const auto& [i, f] : {std::pair{88.0, 0.0}, std::pair{-88.0, 0.0}, std::pair{0.0, -86.0},
+                                 std::pair{-60.0, -30.0}, std::pair{-150.0, -30.0}, std::pair{706.0, 88.0},
+                                 std::pair{-1000.0, -1000.0}, std::pair{88.0, 88.0}, std::pair{44.0, -44.0}}) {
+        const Case c = with_gates(problem(std::string("regime=forget3,S=48,DHQK=16,DHV=8,L=16,initial_states=1,"
+                                                      "last_state_cotangents=1,gate=") +
+                                          gate + ",dtype=" + dtype),
+                                  i, f);
+        for (const char* key :
+             {"recurrent--flush_specimen_ownbw", "parallel--flush_specimen_ownbw", "chunkwise--flush_specimen_ownbw"})
+          require_passes(specimen(key), c);
+      }
+}
+
+namespace {
+
+/// Documents that begin at the steps 20, 21 and 40: the forget gate closes there.
+Case with_resets(Case c) {
+  Array& f = c.inputs.at("f");
+  for (std::size_t batch = 0; batch < f.shape(0); ++batch)
+    for (std::size_t head = 0; head < f.shape(1); ++head)
+      for (const std::size_t t : {20u, 21u, 40u}) f(batch, head, t) = -9984;  // exact in bfloat16
+  c.name += " with resets";
+  return c;
+}
+
+}  // namespace
+
+// No gradient crosses a reset, so df is 0 there; a sum over differences leaves the rounding of its partial sums.
+BOOST_AUTO_TEST_CASE(the_stabilisers_part_of_df_may_be_summed_over_differences) {
+  for (const char* dtype : {"float64", "float32", "bfloat16"})
+    for (const char* eps : {"1", "0.01"}) {
+      Case c =
+          with_resets(problem(std::string("regime=spikes,NH=2,S=64,DHQK=16,DHV=16,L=16,last_state_cotangents=1,eps=") +
+                              eps + ",dtype=" + dtype));
+      require_passes(specimen("chunkwise--differences_specimen_ownbw"), c);
+      c.cotangents.at("m_last") *= 16384;
+      require_passes(specimen("chunkwise--differences_specimen_ownbw"), c);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_state_may_be_kept_in_bfloat16_if_that_is_declared) {
+  for (const char* dtype : {"float32", "bfloat16"})
+    for (const char* rest : {"regime=repeated,NH=2,S=187,DHQK=24,DHV=24,L=16,last_state_cotangents=1",
+                             "regime=positive,NH=2,S=125,DHQK=48,DHV=48,L=32,eps=0.01",
+                             "regime=forget6,gate=sigmoid,normalize=0,S=107,DHQK=24,DHV=64,L=9,initial_states=1,"
+                             "last_state_cotangents=1"})
+      for (const char* key : {"recurrent--narrow_states_specimen_ownbw", "chunkwise--narrow_states_specimen_ownbw"}) {
+        Case c = problem(std::string(rest) + ",dtype=" + dtype);
+        require_passes(specimen(key), c);
+        if (c.problem.dtype != DType::float32) continue;
+        // where operands are not as coarse, it has to be declared
+        c.kernel = run_kernel(specimen(key), c, Convention::detached);
+        c.kernel->state_dtype.reset();
+        const std::vector<Item> items = judge(c, evaluate_reference(c));
+        BOOST_TEST(std::any_of(items.begin(), items.end(), [](const Item& i) { return i.status == Status::FAIL; }),
+                   key << " " << c.name);
+      }
+}
+
+// What is forgotten has no part in the error of the gates' sums, however large its own sum was.
+BOOST_AUTO_TEST_CASE(behind_a_reset_an_error_of_a_percent_is_no_rounding_error) {
+  for (const char* gate : {"exp", "sigmoid"})
+    for (const char* key : {"recurrent--any", "parallel--any", "chunkwise--any"}) {
+      Case c = with_resets(problem(std::string("regime=forget3,S=64,DHQK=16,DHV=16,L=64,dtype=float32,gate=") + gate));
+      const ReferenceData reference = evaluate_reference(c);
+      c.kernel.emplace();
+      c.kernel->variant = key;
+      c.kernel->outputs["h"] = reference.outputs.at("h");
+      BOOST_TEST((judge(c, reference).front().status == Status::PASS));
+      Array& h = c.kernel->outputs.at("h");
+      for (std::size_t e = 0; e < 16; ++e) h(0, 0, 50, e) *= 1.01;
+      BOOST_TEST((judge(c, reference).front().status == Status::FAIL), key << " " << gate);
+    }
+  for (const Kernel* kernel : specimens())
+    if (kernel->info().S.max > 1)
+      for (const char* gate : {"exp", "sigmoid"})
+        for (const char* dtype : {"float64", "float32", "bfloat16"})
+          require_passes(*kernel, with_resets(problem(std::string("regime=forget3,NH=2,S=64,DHQK=16,DHV=16,L=32,eps="
+                                                                  "0.01,initial_states=1,dtype=") +
+                                                      dtype + ",gate=" + gate)));
+}
+
+namespace {
+
+/// A kernel that declares something else of itself.
+class Redeclared final : public Kernel {
+ public:
+  Redeclared(const Kernel& kernel, VariantInfo info) : kernel_(kernel), info_(std::move(info)) {}
+  const VariantInfo& info() const override { return info_; }
+  std::string unsupported(const Problem& problem) const override { return kernel_.unsupported(problem); }
+  std::size_t saved_size(const Problem& problem) const override { return kernel_.saved_size(problem); }
+  std::size_t workspace_size(const Problem& problem, bool backward) const override {
+    return kernel_.workspace_size(problem, backward);
+  }
+  void forward(const Problem& problem, const ForwardArgs& args) const override { kernel_.forward(problem, args); }
+  void backward(const Problem& problem, const BackwardArgs& args) const override { kernel_.backward(problem, args); }
+
+ private:
+  const Kernel& kernel_;
+  VariantInfo info_;
+};
+
+std::vector<Record> checked(std::string_view property, const Kernel& kernel, DType dtype) {
+  std::vector<Record> records;
+  for (ProblemSpec spec : property_problems(property)) {
+    if (spec.problem.dtype != dtype || !property_refusal(property, kernel, spec).empty()) continue;
+    for (Item& item : check_property(property, kernel, spec))
+      records.push_back({std::move(item), std::string(to_string(dtype)), 0});
+  }
+  mistrust(records);
+  return records;
+}
+
+}  // namespace
+
+// Differences of outputs with an error of 2^-10 do not see a derivative that changes them less: nobody is to blame.
+BOOST_AUTO_TEST_CASE(what_differences_in_tfloat32_cannot_see_is_skipped) {
+  VariantInfo info = specimens()[2]->info();
+  info.operand_dtype = DType::tfloat32;
+  const Redeclared kernel(*specimens()[2], info);
+  std::size_t skipped = 0, passed = 0;
+  for (const Record& record : checked("dot_product", kernel, DType::float32)) {
+    const Item& item = record.item;
+    BOOST_TEST((item.status == Status::PASS || item.status == Status::SKIPPED),
+               item.case_name << " " << item.tensor << " " << item.note);
+    ++(item.status == Status::SKIPPED ? skipped : passed);
+  }
+  BOOST_TEST(skipped > 0u);
+  BOOST_TEST(passed > 0u);
+}
+
+BOOST_AUTO_TEST_CASE(sums_may_be_cut_at_places_that_depend_on_the_head) {
+  std::size_t differing = 0, equal = 0;
+  for (const Record& record : checked("permutation", specimen("chunkwise--stream_k_specimen_ownbw"), DType::float64)) {
+    BOOST_TEST((record.item.status == Status::PASS), record.item.tensor << " " << record.item.note);
+    ++(record.item.note.find("not the same bits") != std::string::npos ? differing : equal);
+  }
+  BOOST_TEST(differing > 0u);
+  BOOST_TEST(equal > 0u);  // m_last, at least
+}
