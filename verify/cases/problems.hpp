@@ -34,6 +34,11 @@ const std::vector<Regime>& regimes();
 /// shrunk to them, and lines may name them.
 const std::vector<Regime>& simple_regimes();
 
+/// The first steps of the documents that a packed sequence of this length consists of, in order; the first is 0. They
+/// start on a chunk's first step, on its second (so that one document has a single step), inside chunks and at the last
+/// step, as far as S allows.
+std::vector<std::int64_t> document_starts(const Problem&);
+
 /// One line of "key=value" words in a fixed order, e.g.
 /// "regime=forget6,seed=3,gate=exp,...,B=1,NH=2,S=128,DHQK=64,DHV=64,L=32". parse_spec(to_line(s)) == s, exactly (eps
 /// too).

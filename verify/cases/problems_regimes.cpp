@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cases/problems.hpp"
 #include "cases/problems_draw.hpp"
 
 namespace mlstm::verify {
@@ -134,6 +135,32 @@ void zero_q(Drawing& drawing) {
 void zero_q_open(Drawing& drawing) {
   zero_q(drawing);
   for_each(drawing, "v", [](double v, const Cell&) { return v / 256; });
+}
+
+// Packed documents: the forget gate resets the state in their first steps.
+void reset(Drawing& drawing) {
+  const std::vector<std::int64_t> starts = document_starts(drawing.problem());
+  for_each(drawing, "f", [&](double f, const Cell& cell) {
+    const bool starts_here = std::binary_search(starts.begin(), starts.end(), cell.row);
+    return !starts_here ? f : cell.head % 2 == 0 ? -1000.0 : -30.0;
+  });
+}
+
+// The last quarter is padding, as users pad: nothing is forgotten, next to nothing enters.
+void padded(Drawing& drawing) {
+  const std::int64_t S = drawing.shape().S, first = S - S / 4;
+  for_each(drawing, "f", [&](double f, const Cell& cell) { return cell.row < first ? f : 25.0; });
+  for_each(drawing, "i", [&](double i, const Cell& cell) { return cell.row < first ? i : -25.0; });
+}
+
+// The last steps forget everything and let little in. A kernel that pads a ragged end with i = -25 finds its maximum in
+// the padding there, and one that clamps gates finds it elsewhere. m is about -40, -200 and -500 by turns of heads;
+// states are still of the usual size (and exp(500) within float64).
+void tail_closed(Drawing& drawing) {
+  const std::int64_t S = drawing.shape().S, first = S - std::min<std::int64_t>(S / 2, 24);
+  constexpr double kInput[] = {-40, -200, -500}, kForget[] = {-60, -300, -1500};
+  for_each(drawing, "f", [&](double f, const Cell& cell) { return cell.row < first ? f : kForget[cell.head % 3] + f; });
+  for_each(drawing, "i", [&](double i, const Cell& cell) { return cell.row < first ? i : kInput[cell.head % 3] + i; });
 }
 
 // Calls visit(q_t, s e^{m_t} n_t, cell of the row) for every row: the normaliser without its stabiliser, whose floor
@@ -268,6 +295,17 @@ const std::vector<Recipe>& recipes() {
        {10, 1},
        {3, 1},
        zero_q_open},
+      {"reset",
+       "packed documents, one of a single step: forget gates of -1000 and -30 (by turns of heads) reset the state",
+       {0, 1},
+       {4, 1},
+       reset},
+      {"padded", "the last quarter is padding with f = 25 and i = -25: the state has to stay", {0, 1}, {4, 1}, padded},
+      {"tail_closed",
+       "the last steps forget all, with input gates about -40, -200 and -500: padding and clamps win the maximum",
+       {0, 1},
+       {3, 1},
+       tail_closed},
   };
   return all;
 }

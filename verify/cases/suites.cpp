@@ -64,6 +64,21 @@ Specs smoke() {
             {"regime=repeated,S=96,DHQK=16,DHV=16,L=32", "regime=heavy_tails,S=100,DHQK=16,DHV=32,L=32",
              "regime=zero_q_open,S=48,DHQK=16,DHV=16,L=16"},
             {"float16"});
+  // 138 chunks, sums beyond 1024 steps, chunks that are no power of two or longer than S or 256, many heads, wide v
+  add_lines(specs,
+            {"regime=remember,S=1100,DHQK=8,DHV=8,L=8,eps=0.01", "regime=reset,NH=2,S=75,DHQK=16,DHV=16,L=16",
+             "regime=tail_closed,NH=3,S=57,DHQK=16,DHV=16,L=16,last_state_cotangents=1",
+             "regime=forget3,NH=40,S=7,DHQK=8,DHV=16,L=16,stabilizer_init=neg_inf,last_state_cotangents=1"},
+            {"float32", "bfloat16"});
+  add_lines(specs,
+            {"regime=forget6,B=2,NH=2,S=70,DHQK=80,DHV=96,L=48", "regime=forget6,S=20,DHQK=16,DHV=328,L=64",
+             "regime=padded,S=80,DHQK=16,DHV=16,L=32"},
+            {"bfloat16"});
+  add_lines(specs,
+            {"regime=forget6,S=300,DHQK=16,DHV=16,L=288",
+             "regime=positive,B=2,S=1,DHQK=16,DHV=16,L=16,eps=0,initial_states=1",
+             "regime=forget6,gate=sigmoid,stabilizer_init=neg_inf,S=40,DHQK=8,DHV=8,L=24"},
+            {"float32"});
   return specs;
 }
 
@@ -112,6 +127,25 @@ Specs standard() {
         "B=3,NH=3,S=128,DHQK=128,DHV=64,L=16", "S=100,DHQK=64,DHV=64,L=1", "S=384,DHQK=64,DHV=128,L=128",
         "S=768,DHQK=64,DHV=64,L=256", "S=500,DHQK=128,DHV=256,L=128"})
     add_regimes(specs, {"forget6"}, geometry);
+  // thin problems, each for a place that the others do not reach: dimensions with a remainder beyond 64, more columns
+  // of v than 256, many heads, chunks longer than S and than 256, and no power of two
+  for (const std::string geometry :
+       {"B=2,S=70,DHQK=80,DHV=96,L=48", "S=40,DHQK=192,DHV=80,L=16", "S=40,DHQK=96,DHV=192,L=32",
+        "S=40,DHQK=16,DHV=328,L=32", "B=2,NH=40,S=20,DHQK=8,DHV=8,L=64", "S=600,DHQK=16,DHV=16,L=512",
+        "B=2,S=130,DHQK=16,DHV=32,L=48"})
+    add_regimes(specs, {"forget3"}, geometry, {"float32", "bfloat16"});
+  // hundreds of chunks, and steps beyond 4096: roundings that add up from chunk to chunk
+  add_lines(specs, {"regime=remember,NH=2,S=8192,DHQK=16,DHV=16,L=16,eps=0.01"}, {"bfloat16"});
+  add_lines(specs, {"regime=forget6,S=4200,DHQK=8,DHV=8,L=32,eps=0.01"}, {"float32"});
+  // packed and padded sequences, and ends below what kernels pad with, with states; gates that a clamp would change
+  add_regimes(specs, {"reset", "padded", "tail_closed"},
+              "B=2,NH=3,S=139,DHQK=32,DHV=16,L=32,initial_states=1,last_state_cotangents=1");
+  // what m starts from, with cotangents of the last states and without an m; a step with eps = 0 from given states
+  add_regimes(specs, {"standard", "input_closed"},
+              "NH=2,S=100,DHQK=32,DHV=16,L=32,stabilizer_init=neg_inf,eps=0.01,last_state_cotangents=1");
+  add_regimes(specs, {"forget6"}, "gate=sigmoid,stabilizer_init=neg_inf,S=100,DHQK=16,DHV=16,L=32",
+              {"float32", "bfloat16"});
+  add_regimes(specs, {"standard"}, "B=2,NH=2,S=1,DHQK=32,DHV=32,L=16,eps=0,initial_states=1", {"float32", "bfloat16"});
   return specs;
 }
 
@@ -126,6 +160,8 @@ Specs full() {
                                      "B=2,NH=4,S=1024,DHQK=128,DHV=256,L=128", "S=2047,DHQK=256,DHV=256,L=128",
                                      "B=4,NH=8,S=129,DHQK=64,DHV=64,L=64"})
     add_regimes(specs, {"standard", "forget6", "remember", "xlstm7b", "input_open"}, geometry + ",eps=0.01");
+  // more heads than 16 bits count
+  add_lines(specs, {"regime=standard,B=256,NH=257,S=2,DHQK=8,DHV=8,L=16"}, {"bfloat16"});
   return specs;
 }
 

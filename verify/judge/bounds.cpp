@@ -180,7 +180,11 @@ TensorMap bounds_in_memory(const Case& c, const ReferenceData& reference, const 
     head_bounds(p, out);
   });
   const BoundConstants constants = bound_constants(precision.operand);
-  for (auto& [name, bound] : bounds) bound *= constant_of(constants, name.substr(name.find('/') + 1));
+  for (auto& [name, bound] : bounds) {
+    bound *= constant_of(constants, name.substr(name.find('/') + 1));
+    // Squares of float64 numbers below this are zero, and so is a bound that is made of them.
+    if (precision.operand == DType::float64 && !name.ends_with("open_rows")) bound = xt::maximum(bound, 0x1p-511);
+  }
   return bounds;
 }
 

@@ -130,6 +130,10 @@ const std::vector<Property>& all_properties();
 // The checks; formulas and reasons are in the files that define them.
 std::string split_state_refusal(const Kernel&, const ProblemSpec&);
 void check_split_state(PropertyCheck&);
+std::string packed_refusal(const Kernel&, const ProblemSpec&);
+void check_packed(PropertyCheck&);
+std::string many_heads_refusal(const Kernel&, const ProblemSpec&);
+void check_many_heads(PropertyCheck&);
 std::string stabilizer_shift_refusal(const Kernel&, const ProblemSpec&);
 void check_stabilizer_shift(PropertyCheck&);
 std::string causality_refusal(const Kernel&, const ProblemSpec&);

@@ -13,6 +13,8 @@
 namespace mlstm::verify {
 namespace {
 
+constexpr double kResetGate = -1000;  // of a document's first step; a number of every dtype
+
 /// Steps [begin, end) of a sequence tensor.
 Array steps_of(const Array& array, std::int64_t begin, std::int64_t end) {
   std::vector<std::size_t> shape(array.shape().begin(), array.shape().end());
@@ -236,6 +238,128 @@ void check_stabilizer_shift(PropertyCheck& check) {
         check.compare(name, got, plain.value(name), &allowed, fmt::format("with the state's factor 2^{}", -p));
       }
     }
+  }
+}
+
+std::string packed_refusal(const Kernel& kernel, const ProblemSpec& spec) {
+  if (const std::string reason = unsupported_reason(kernel, spec); !reason.empty()) return reason;
+  if (spec.problem.shape.S < 2) return "one step is one document";
+  return {};
+}
+
+namespace {
+
+/// Steps [begin, end) of a packed sequence.
+struct Document {
+  std::int64_t begin, end;
+  bool is_last;
+  bool holds(std::size_t step) const {
+    return static_cast<std::int64_t>(step) >= begin && static_cast<std::int64_t>(step) < end;
+  }
+};
+
+std::vector<Document> documents_of(const Problem& problem) {
+  const std::vector<std::int64_t> starts = document_starts(problem);
+  std::vector<Document> documents;
+  for (std::size_t d = 0; d < starts.size(); ++d) {
+    const bool is_last = d + 1 == starts.size();
+    documents.push_back({starts[d], is_last ? problem.shape.S : starts[d + 1], is_last});
+  }
+  return documents;
+}
+
+/// The document by itself: no initial state, and cotangents of last states if it is the last.
+Case apart(const Case& whole, const Document& document) {
+  Case c;
+  c.name = whole.name;
+  c.problem = part_of(whole.problem, document.begin, document.end);
+  c.problem.has_initial_state = false;
+  for (const auto& [name, values] : whole.inputs)
+    if (has_time_axis(name)) c.inputs[name] = steps_of(values, document.begin, document.end);
+  for (const auto& [name, values] : whole.cotangents)
+    if (name == "h")
+      c.cotangents[name] = steps_of(values, document.begin, document.end);
+    else if (document.is_last)
+      c.cotangents[name] = values;
+  return c;
+}
+
+void compare_with_document(PropertyCheck& check, const Solved& packed, const Document& document,
+                           const Solved& by_itself) {
+  const Problem& problem = check.problem();
+  const auto S = static_cast<std::size_t>(problem.shape.S), heads = static_cast<std::size_t>(problem.shape.heads());
+  const std::string where =
+      fmt::format("document of steps {} to {}, packed and apart", document.begin, document.end - 1);
+  for (const ResultName& name : check.results_of(*by_itself.c.kernel)) {
+    const bool is_state = !has_time_axis(name.tensor);
+    if (is_state && (name.convention || !document.is_last)) continue;
+    const std::size_t rows = is_state ? 1 : static_cast<std::size_t>(document.end - document.begin);
+    const std::size_t all_rows = is_state ? 1 : S, first = is_state ? 0 : static_cast<std::size_t>(document.begin);
+    const std::size_t width = elements_per_head(name.tensor, problem) / all_rows;
+    for (std::size_t head = 0; head < heads; ++head)
+      for (std::size_t n = 0; n < rows * width; ++n) {
+        const std::size_t here = head * rows * width + n, there = (head * all_rows + first) * width + n;
+        check.compare(name, there, packed.value(name).data()[there], by_itself.value(name).data()[here],
+                      packed.bound(name).data()[there] + by_itself.bound(name).data()[here], where);
+      }
+  }
+}
+
+/// `whole` with cotangents of h in one document and none elsewhere.
+Case with_cotangents_in(const Case& whole, const Document& document) {
+  Case c = whole;
+  std::erase_if(c.cotangents, [](const auto& cotangent) { return cotangent.first != "h"; });
+  Array& dh = c.cotangents.at("h");
+  const auto S = static_cast<std::size_t>(c.problem.shape.S);
+  for (std::size_t n = 0; n < dh.size(); ++n)
+    if (!document.holds(n / elements_per_step("h", c.problem) % S)) dh.data()[n] = 0;
+  return c;
+}
+
+void expect_nothing_outside(PropertyCheck& check, const Document& document, const Solved& solved) {
+  const Problem& problem = check.problem();
+  const auto S = static_cast<std::size_t>(problem.shape.S);
+  const std::string where =
+      fmt::format("cotangents in the document of steps {} to {} alone", document.begin, document.end - 1);
+  for (const ResultName& name : check.results_of(*solved.c.kernel)) {
+    if (!name.convention) continue;
+    const bool is_state = !has_time_axis(name.tensor);
+    const Array& values = solved.value(name);
+    for (std::size_t n = 0; n < values.size(); ++n)
+      if (is_state || !document.holds(n / elements_per_step(name.tensor, problem) % S))
+        check.compare(name, n, values.data()[n], 0, solved.bound(name).data()[n], where);
+  }
+}
+
+}  // namespace
+
+// Documents that are packed into one sequence, with forget gates of -1000 in their first steps. logσ(-1000) = -1000,
+// and exp(-1000) is 0 in every dtype, so a document knows nothing of those before it, nor of the initial state:
+//
+//     h, gradients of [s, e) = those of the document run apart;  last states = those of the last document
+//     cotangents of one document alone: gradients of 0 in all others, and of 0 for the initial state
+//
+// Both runs round, so they may differ by the sum of their bounds.
+void check_packed(PropertyCheck& check) {
+  Case whole = make_case(check.spec());
+  const std::vector<Document> documents = documents_of(check.problem());
+  Array& f = whole.inputs.at("f");
+  for (std::size_t head = 0; head < f.size(); head += static_cast<std::size_t>(check.problem().shape.S))
+    for (const Document& document : documents) f.data()[head + static_cast<std::size_t>(document.begin)] = kResetGate;
+  check.compares(whole);
+  // It has neighbours on both sides, if there are three.
+  const Document& inner = documents[documents.size() > 1 ? documents.size() - 2 : 0];
+  for (const std::optional<Convention> convention : check.passes()) {
+    const Solved packed = check.solve(whole, convention);
+    for (const Document& document : documents) {
+      Case by_itself = apart(whole, document);
+      if (!check.kernel().unsupported(by_itself.problem).empty()) continue;
+      const bool forward_only = by_itself.cotangents.empty();
+      compare_with_document(check, packed, document,
+                            check.solve(std::move(by_itself), forward_only ? std::nullopt : convention));
+    }
+    if (convention && whole.cotangents.contains("h"))
+      expect_nothing_outside(check, inner, check.solve(with_cotangents_in(whole, inner), convention));
   }
 }
 

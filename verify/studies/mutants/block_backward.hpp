@@ -46,7 +46,7 @@ void block_dstate(const Context& c, const Head<Real>& in, const HeadCotangents<R
   }
   round_all(c.operand, queries.data(), queries.size());
   Real past = decays.past();
-  if (c.has("dstate_not_decayed")) past = 1;
+  if (c.has("dstate_not_decayed") || (c.has("dstate_crosses_reset") && is_reset(decays.log_decay()))) past = 1;
   if (c.has("dstate_decayed_twice")) past *= past;
   for (Index at = 0; at < DHQK * DHV; ++at) before.C[at] = past * after.C[at];
   for (Index a = 0; a < DHQK; ++a)

@@ -30,18 +30,31 @@ class DecayRows {
   /// Goes on to the next step.
   void advance() {
     const auto row = static_cast<std::size_t>(begin_ + ++t_);
-    const Real log_f = gates_.log_f[row];
+    Real log_f = gates_.log_f[row];
+    if (c_.has("one_step_document_lost") && row > 0 && is_reset(log_f) && is_reset(gates_.log_f[row - 1])) log_f = 0;
     restart_scan();
     for (Index j = 0; j < t_; ++j) log_D_[static_cast<std::size_t>(j)] += log_f;
     log_D_[static_cast<std::size_t>(t_)] = gates_.log_i[row] + (c_.has("decay_inclusive") ? log_f : 0);
+    if (c_.has("gates_summed_over_resets")) difference_of_sums(log_f);
     if (c_.has("past_decay_short") && t_ == 0) return;
+    if (c_.has("reset_missed_at_chunk_start") && t_ == 0 && is_reset(log_f)) return;
     log_past_ += log_f;
     log_decay_ += log_f;
   }
 
+  /// Σ logσ(f) over the block so far.
+  Real log_decay() const { return log_decay_; }
+
   Real m() const { return gates_.m[static_cast<std::size_t>(begin_ + t_)]; }
 
-  Real past() const { return c_.exp(c_.has("m_not_rescaled") ? log_decay_ : log_past_ - m()); }
+  Real past() const {
+    const auto row = static_cast<std::size_t>(begin_), end = static_cast<std::size_t>(begin_ + n_);
+    if (c_.has("reset_of_whole_chunk") && std::any_of(gates_.log_f.begin() + static_cast<std::ptrdiff_t>(row),
+                                                      gates_.log_f.begin() + static_cast<std::ptrdiff_t>(end),
+                                                      [](Real log_f) { return is_reset(log_f); }))
+      return 0;
+    return c_.exp(c_.has("m_not_rescaled") ? log_decay_ : log_past_ - m());
+  }
 
   /// D_t0 ... D_tt.
   void inputs(Real* D) const {
@@ -69,6 +82,13 @@ class DecayRows {
   }
 
  private:
+  /// Exponents from F_t - F_j with sums F since the block's first step, which drown what is behind a reset.
+  void difference_of_sums(Real log_f) {
+    sum_ += log_f;
+    sums_.push_back(sum_);
+    for (std::size_t j = 0; j < sums_.size(); ++j)
+      log_D_[j] = sum_ - sums_[j] + gates_.log_i[static_cast<std::size_t>(begin_) + j];
+  }
   /// What the sums over the steps before would be if a scan of so many threads began anew.
   void restart_scan() {
     const Index threads = c_.has("scan_of_1024") ? 1024 : c_.has("scan_of_256") ? 256 : 0;
@@ -80,6 +100,8 @@ class DecayRows {
   const Context& c_;
   const Gates<Real>& gates_;
   Index begin_, n_, t_ = -1;
+  Real sum_ = 0;
+  std::vector<Real> sums_;
   bool backward_;
   std::vector<Real> log_D_;
   Real log_past_, log_decay_ = 0;

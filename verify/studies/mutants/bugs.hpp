@@ -310,6 +310,17 @@ inline constexpr BugInfo kBugs[] = {
      "memory",
      {{"h", kParallel, "columns of h beyond the last full tile of 16 are not written"}}},
     {"last_element_unwritten", "memory", {{"dv", kChunkwise, "the last element of dv is not written"}}},
+    // packed documents and padding
+    {"gates_summed_over_resets", "packed", kBlocks, "exponents from F_t - F_j with sums F that run over resets"},
+    {"reset_missed_at_chunk_start", "packed", kChunkwise, "a reset in a chunk's first step does not reach the state"},
+    {"reset_of_whole_chunk", "packed", kChunkwise, "a reset anywhere in a chunk hides the state from all of its steps"},
+    {"one_step_document_lost", "packed", kBlocks, "the second of two resets in a row does nothing"},
+    {"m_kept_at_reset", "packed", kRecurrent, "m is not lowered at a reset"},
+    {"n_kept_at_reset", "packed", kRecurrent, "a reset clears C but not n"},
+    {"c_kept_at_reset", "packed", kRecurrent, "a reset clears n but not C"},
+    {"dstate_crosses_reset", "packed", kStates, "the cotangent of the state crosses resets"},
+    {"padded_rows_zero", "packed", kSequence, "h is 0 where the input gate is -25 or less, as if that were padding"},
+    {"exponent_clamped", "packed", kSequence, "exponents below -8 count as -8: what is forgotten leaks"},
     // the interface: right as long as calls come one by one, ask for everything and are given everything
     {"needs_c_last",
      "interface",

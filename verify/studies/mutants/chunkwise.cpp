@@ -83,6 +83,7 @@ void chunkwise_forward(const Context& c, const ForwardArgs& args, Index head, Me
     if (c.has("saved_state_bfloat16")) round_all(Rounding::bfloat16, states, chunks * size);
   }
   save_rows(c, memory.saved, l, in.gates.m);
+  clear_padded_rows(c, in.gates, h);
   store(c, args.h, "h", c.problem.dtype, head, std::move(h));
   const bool early = c.has("m_last_of_chunk_before") && chunks > 1;
   store_last_states(c, args, head, state(chunks), early ? in.gates.m_before((chunks - 1) * L) : in.gates.m.back());

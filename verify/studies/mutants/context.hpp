@@ -38,6 +38,7 @@ struct Context {
   Real exp(Real x) const {
     if (has("short_log2e")) return std::exp2(x * Real(1.4427));
     if (has("fast_exp")) return fast_exp(x);
+    if (has("exponent_clamped")) return std::exp(std::max(x, Real(-8)));
     return std::exp(x);
   }
 

@@ -107,6 +107,12 @@ struct Gates {
   Real m_before(Index t) const { return t == 0 ? m_initial : m[static_cast<std::size_t>(t - 1)]; }
 };
 
+/// A forget gate that begins a new document.
+template <class Real>
+bool is_reset(Real log_f) {
+  return log_f < -20;
+}
+
 template <class Real>
 Real log_sigmoid(const Context& c, Real x) {
   if (c.has("forget_clamped_150")) x = std::max(x, Real(-150));
@@ -128,7 +134,8 @@ Real sigmoid(Real x) {
 template <class Real>
 void scan_stabilizer(const Context& c, Gates<Real>& gates) {
   for (std::size_t t = 0; t < gates.m.size(); ++t) {
-    const Real past = gates.log_f[t] + gates.m_before(static_cast<Index>(t));
+    const bool keeps = c.has("m_kept_at_reset") && is_reset(gates.log_f[t]);
+    const Real past = (keeps ? Real(0) : gates.log_f[t]) + gates.m_before(static_cast<Index>(t));
     const bool newest = gates.log_i[t] >= past;
     gates.newest[t] = newest;
     gates.m[t] = newest ? gates.log_i[t] : past;

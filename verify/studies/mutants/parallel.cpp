@@ -16,6 +16,7 @@ void parallel_forward(const Context& c, const ForwardArgs& args, Index head, Mem
   if (c.has("sum_order_race") && c.raced)
     for (Index t = 0; t < shape.S; ++t) h[t][0] = std::nextafter(h[t][0], Real(0));
   save_rows(c, memory.saved, l, in.gates.m);
+  clear_padded_rows(c, in.gates, h);
   store(c, args.h, "h", c.problem.dtype, head, std::move(h));
   if (args.c_last != nullptr || args.n_last != nullptr || args.m_last != nullptr) {
     const State<Real> last = State<Real>::at(memory.workspace, shape);

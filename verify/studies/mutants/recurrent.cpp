@@ -31,6 +31,9 @@ Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state,
   if (c.has("state_not_decayed")) decay = decay_n = 1;
   if (c.has("n_not_decayed")) decay_n = 1;
   if (c.has("state_decayed_twice")) decay *= decay, decay_n = decay;
+  const bool resets = is_reset(in.gates.log_f[static_cast<std::size_t>(t)]);
+  if (c.has("n_kept_at_reset") && resets) decay_n = 1;
+  if (c.has("c_kept_at_reset") && resets) decay = 1;
   const bool late = c.has("state_late");  // h of the state before the update
   std::fill_n(numerator, DHV, Real(0));
   for (Index a = 0; a < DHQK; ++a) {
@@ -95,6 +98,7 @@ void step_back(const Context& c, const Head<Real>& in, const HeadCotangents<Real
   Real decay = gates.decay;
   if (c.has("dstate_not_decayed")) decay = 1;
   if (c.has("dstate_decayed_twice")) decay *= decay;
+  if (c.has("dstate_crosses_reset") && is_reset(in.gates.log_f[row])) decay = 1;
   for (Index at = 0; at < DHQK * DHV; ++at) d_state.C[at] *= decay;
   for (Index a = 0; a < DHQK; ++a) d_state.n[a] *= c.has("dn_not_decayed") ? Real(1) : decay;
 }
@@ -123,6 +127,7 @@ void recurrent_forward(const Context& c, const ForwardArgs& args, Index head, Me
     finish_row(c, in.gates, t, l_t, h[t], shape.DHV);
   }
   save_rows(c, memory.saved, l, in.gates.m);
+  clear_padded_rows(c, in.gates, h);
   store(c, args.h, "h", c.problem.dtype, head, std::move(h));
   store_last_states(c, args, head, state, in.gates.m.back());
   damage_inputs(c, args, head, in.scale);

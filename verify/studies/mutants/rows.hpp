@@ -52,6 +52,14 @@ Denominator<Real> denominator(const Context& c, Real l, Real m) {
   return out;
 }
 
+/// What a kernel does that takes every small input gate for padding.
+template <class Real>
+void clear_padded_rows(const Context& c, const Gates<Real>& gates, Matrix<Real>& h) {
+  if (!c.has("padded_rows_zero")) return;
+  for (Index t = 0; t < h.rows(); ++t)
+    if (gates.log_i[static_cast<std::size_t>(t)] <= -25) std::fill_n(h[t], h.cols(), Real(0));
+}
+
 /// The m that goes into the denominator of row t.
 template <class Real>
 Real floor_m(const Context& c, const Gates<Real>& gates, Index t) {
