@@ -154,10 +154,10 @@ BOOST_AUTO_TEST_CASE(there_are_mutants_of_every_formulation_and_family) {
   BOOST_TEST(mutants().size() >= 100u);
   BOOST_TEST(by_specimen.size() == specimens().size());
   const std::set<std::string> expected{
-      "gate",       "stabilizer",     "denominator",   "eps",        "scale",    "mask",
-      "decay",      "state",          "initial_state", "last_state", "tail",     "gradient",
-      "convention", "state_gradient", "gate_gradient", "range",      "stride",   "precision",
-      "element",    "memory",         "race",          "geometry",   "interface"};
+      "gate",       "stabilizer",     "denominator",   "eps",        "scale",     "mask",
+      "decay",      "state",          "initial_state", "last_state", "tail",      "gradient",
+      "convention", "state_gradient", "gate_gradient", "range",      "stride",    "precision",
+      "element",    "memory",         "race",          "geometry",   "interface", "packed"};
   BOOST_TEST(families == expected, boost::test_tools::per_element());
 }
 
