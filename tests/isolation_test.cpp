@@ -126,7 +126,8 @@ void sweep(const Marked& here, const std::vector<std::string>& names, const std:
   const Result result = here.run(command);
   BOOST_TEST(result.status == 1, result.err);
   BOOST_TEST(here.leaves_nothing());
-  for (const Item& item : here.report("report")) items.push_back(item);
+  for (const Item& item : here.report("report"))
+    if (!is_declined(item)) items.push_back(item);  // the decoding step takes none of these problems
 }
 
 }  // namespace

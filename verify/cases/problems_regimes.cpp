@@ -154,13 +154,24 @@ void padded(Drawing& drawing) {
 }
 
 // The last steps forget everything and let little in. A kernel that pads a ragged end with i = -25 finds its maximum in
-// the padding there, and one that clamps gates finds it elsewhere. m is about -40, -200 and -500 by turns of heads;
-// states are still of the usual size (and exp(500) within float64).
+// the padding there, and one that clamps gates finds it elsewhere. By turns of heads: m is about -40; it is about -200,
+// and the forget gate of the last step takes it to -500; it is about -500, rises to 900 for one step, and the forget
+// gate of the last takes it to -600 (a single step: its input gate, to -1200). States are still of the usual size, and
+// exp(-m) within float64.
 void tail_closed(Drawing& drawing) {
-  const std::int64_t S = drawing.shape().S, first = S - std::min<std::int64_t>(S / 2, 24);
+  const std::int64_t S = drawing.shape().S, last = S - 1, first = S - std::min<std::int64_t>((S + 1) / 2, 24);
   constexpr double kInput[] = {-40, -200, -500}, kForget[] = {-60, -300, -1500};
-  for_each(drawing, "f", [&](double f, const Cell& cell) { return cell.row < first ? f : kForget[cell.head % 3] + f; });
-  for_each(drawing, "i", [&](double i, const Cell& cell) { return cell.row < first ? i : kInput[cell.head % 3] + i; });
+  for_each(drawing, "f", [&](double f, const Cell& cell) {
+    const bool lowest = S == 1 && cell.head % 3 == 2;
+    return cell.row < first ? f : lowest ? -3000 : kForget[cell.head % 3] + f;
+  });
+  for_each(drawing, "i", [&](double i, const Cell& cell) {
+    const std::int64_t kind = cell.head % 3;
+    if (cell.row < first) return i;
+    if (kind == 2 && S == 1) return -1200.0;
+    if (kind == 2 && cell.row == last - 1) return 900.0;
+    return kind != 0 && cell.row == last ? -2000.0 : kInput[kind] + i;
+  });
 }
 
 // Calls visit(q_t, s e^{m_t} n_t, cell of the row) for every row: the normaliser without its stabiliser, whose floor

@@ -140,6 +140,7 @@ Specs standard() {
   // packed and padded sequences, and ends below what kernels pad with, with states; gates that a clamp would change
   add_regimes(specs, {"reset", "padded", "tail_closed"},
               "B=2,NH=3,S=139,DHQK=32,DHV=16,L=32,initial_states=1,last_state_cotangents=1");
+  add_regimes(specs, {"tail_closed"}, "NH=3,S=1,DHQK=32,DHV=16,L=32,initial_states=1,cotangents=0");
   // what m starts from, with cotangents of the last states and without an m; a step with eps = 0 from given states
   add_regimes(specs, {"standard", "input_closed"},
               "NH=2,S=100,DHQK=32,DHV=16,L=32,stabilizer_init=neg_inf,eps=0.01,last_state_cotangents=1");

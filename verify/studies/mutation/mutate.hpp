@@ -107,7 +107,7 @@ struct MutationOptions {
 };
 
 /// Runs the mutants and specimens over `specs`. Results do not depend on the number of threads, except for what a
-/// mutant with a race does. Throws what evaluating a reference throws.
+/// mutant with a race does, or one that shares memory between calls. Throws what evaluating a reference throws.
 MutationReport run_mutants(const std::vector<ProblemSpec>& specs, const MutationOptions& options);
 
 /// The problem in which published tests of mLSTM kernels run (B=1, NH=2, S=256, 64x128, all gates offset 0), in the
