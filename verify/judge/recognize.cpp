@@ -98,6 +98,10 @@ std::string name_factor(const Failing& failing) {
                                                   {s * s, "divided by DHQK"}};
   for (const auto& [factor, name] : named)
     if (factor != 1 && fits_factor(failing, factor)) return std::string("the expected values ") + name;
+  return "";
+}
+
+std::string name_free_factor(const Failing& failing) {
   const double factor = best_factor(failing);
   if (!std::isfinite(factor) || factor == 0 || !fits_factor(failing, factor)) return "";
   if (std::abs(factor - 1) < 0.01) return fmt::format("the expected values times 1 {:+.3g}", factor - 1);
@@ -177,7 +181,7 @@ std::string recognize(const JudgedTensor& judged, const Array& ratios) {
   for (std::int64_t n = 0; n < static_cast<std::int64_t>(ratios.size()); ++n)
     if (!(ratios.data()[n] <= 1)) failing.flat.push_back(n);
   if (failing.flat.empty()) return "";
-  for (const auto& name : {name_special, name_factor, name_place, name_offset})
+  for (const auto& name : {name_special, name_factor, name_place, name_free_factor, name_offset})
     if (std::string found = name(failing); !found.empty()) return found;
   return "";
 }

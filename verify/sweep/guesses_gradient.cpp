@@ -46,7 +46,8 @@ struct StabilizerPart {
   Array di, df;
 };
 
-StabilizerPart stabilizer_part(const Case& c, const ReferenceData& right, int threads) {
+/// `to_oldest`: it goes to the oldest candidate instead.
+StabilizerPart stabilizer_part(const Case& c, const ReferenceData& right, int threads, bool to_oldest = false) {
   const Problem& p = c.problem;
   const std::int64_t S = p.shape.S, DHV = p.shape.DHV;
   const auto rows = static_cast<std::size_t>(p.shape.heads() * S);
@@ -64,7 +65,7 @@ StabilizerPart stabilizer_part(const Case& c, const ReferenceData& right, int th
     std::int64_t newest = -1;  // arg max; -1: the initial m
     for (std::int64_t t = 0; t < S; ++t) {
       const std::int64_t row = head * S + t;
-      if (m[static_cast<std::size_t>(row)] == i[row]) newest = t;
+      if (m[static_cast<std::size_t>(row)] == i[row] && (t == 0 || !to_oldest)) newest = t;
       double product = 0;
       for (std::int64_t b = 0; b < DHV; ++b) product += dh[row * DHV + b] * h.data()[row * DHV + b];
       const double dm = -product * p.eps / d[static_cast<std::size_t>(row)];
@@ -177,6 +178,16 @@ std::vector<Mistake> gradient_mistakes(const Case& c, const ReferenceData& right
                        return data;
                      }});
   }
+  if (p.has_m() && p.eps > 0)
+    all.push_back(
+        {"the stabiliser's part of di and df goes to the oldest candidate, not to the arg max", [&c, &right, threads] {
+           const StabilizerPart part = stabilizer_part(c, right, threads),
+                                moved = stabilizer_part(c, right, threads, true);
+           ReferenceData data;
+           data.exact["i"] = right.exact.at("i") - part.di + moved.di;
+           data.exact["f"] = right.exact.at("f") - part.df + moved.df;
+           return data;
+         }});
   // dq is linear in dh; the denominator's part takes all columns
   for (const std::int64_t count : column_counts(s.DHV))
     all.push_back({fmt::format("dq takes the first {} of {} columns of v", count, s.DHV), [&c, &right, threads, count] {

@@ -117,6 +117,15 @@ void readdress(Case& c, const std::string& name, const std::function<std::int64_
     std::copy_n(before.data() + from(head) * size, size, c.inputs.at(name).data() + head * size);
 }
 
+/// The heads of a tensor `size` elements apart; it is read in a circle.
+void restride(Case& c, const char* name, std::int64_t size) {
+  const Array before = c.inputs.at(name);
+  const auto total = static_cast<std::int64_t>(before.size());
+  const std::int64_t per_head = total / c.problem.shape.heads();
+  for (std::int64_t n = 0; n < total; ++n)
+    c.inputs.at(name).data()[n] = before.data()[(n / per_head * size + n % per_head) % total];
+}
+
 void transpose_initial_c(Case& c) {
   Array& state = c.inputs.at("c_initial");
   const std::int64_t d = c.problem.shape.DHQK;
@@ -192,7 +201,11 @@ std::vector<Mistake> state_mistakes(const Case& c, const ReferenceData& right, i
   if (s.heads() > 1) {
     add_recurrence("a head begins with the last state of the head before", {.keeps_state = true});
     add_outputs("all heads read v of the first one",
-                [](Case& d) { readdress(d, "v", [](std::int64_t) { return std::int64_t{0}; }); });
+                [NH = s.NH](Case& d) { readdress(d, "v", [NH](std::int64_t head) { return head / NH * NH; }); });
+    if (s.DHQK != s.DHV) {
+      add_outputs("heads of k are S DHV elements apart", [&s](Case& d) { restride(d, "k", s.S * s.DHV); });
+      add_outputs("heads of v are S DHQK elements apart", [&s](Case& d) { restride(d, "v", s.S * s.DHQK); });
+    }
     add_outputs("every second head reads k and v of the head before", [](Case& d) {
       for (const char* name : {"k", "v"}) readdress(d, name, [](std::int64_t head) { return head / 2 * 2; });
     });

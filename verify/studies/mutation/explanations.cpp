@@ -117,23 +117,47 @@ std::vector<ProblemSpec> telling_problems(const MutationReport& report, const Mu
   return specs;
 }
 
+/// "as if: A; or: B" as "as if: A" and "as if: B": such a claim is true if one of these is.
+std::vector<std::string> alternatives_of(const std::string& claim) {
+  constexpr std::string_view separator = "; or: ";
+  std::vector<std::string> alternatives;
+  for (std::size_t begin = 0;;) {
+    const std::size_t end = claim.find(separator, begin);
+    alternatives.push_back(fmt::format("{}{}", begin > 0 ? "as if: " : "", claim.substr(begin, end - begin)));
+    if (end == std::string::npos) return alternatives;
+    begin = end + separator.size();
+  }
+}
+
+/// What was measured, and holds whatever the cause is. It explains only what true_claims says it does, but for checks.
+bool is_measured(const std::string& claim, bool is_known_bug) {
+  for (const char* glob : {"* looks like: zero", "* looks like: NaN*", "* looks like: Inf*"})
+    if (fnmatch(glob, claim.c_str(), 0) == 0) return true;
+  return !is_known_bug && claim.starts_with("stage: ");
+}
+
 void judge_claims(Explanation& explanation) {
   const std::string& name = explanation.mutant->name;
-  const std::string bug = name.substr(name.find('.') + 1);
-  const auto matches = [&](const std::string& claim) {
-    const auto globs = true_claims(bug);
+  const auto globs = true_claims(name.substr(name.find('.') + 1));
+  const auto is_true = [&](const std::string& claim) {
     return std::any_of(globs.begin(), globs.end(), [&](std::string_view glob) {
       return fnmatch(std::string(glob).c_str(), claim.c_str(), 0) == 0;
     });
   };
-  for (const std::string& claim : explanation.claims)
-    if (!matches(claim))
+  bool is_right = false;
+  for (const std::string& claim : explanation.claims) {
+    const auto alternatives = alternatives_of(claim);
+    const bool is_check = globs.empty() && claim.starts_with("check: ");
+    if (is_check || std::any_of(alternatives.begin(), alternatives.end(), is_true)) {
+      is_right = true;
+      explanation.is_named |= !claim.starts_with("stage: ");
+    } else if (!is_measured(claim, !globs.empty())) {
       explanation.wrong.push_back(claim);
-    else if (!claim.starts_with("stage: "))
-      explanation.is_named = true;
+    }
+  }
   if (!explanation.wrong.empty())
     explanation.verdict = Explained::wrong;
-  else if (!explanation.claims.empty())
+  else if (is_right)
     explanation.verdict = Explained::right;
 }
 
@@ -181,8 +205,17 @@ std::string to_markdown(const std::vector<Explanation>& explanations) {
   for (const Explanation& one : explanations) {
     ++counts[one.verdict];
     named += one.verdict == Explained::right && one.is_named ? 1 : 0;
-    rows += fmt::format("| {} | {} | {} | {} | {} |\n", one.mutant->family, one.mutant->name, one.mutant->description,
-                        fmt::join(one.claims, "; "), to_string(one.verdict));
+    const auto cell = [](const std::string& text) {
+      std::string escaped;
+      for (const char character : text) {
+        if (character == '|') escaped.push_back('\\');
+        escaped.push_back(character);
+      }
+      return escaped;
+    };
+    rows +=
+        fmt::format("| {} | {} | {} | {} | {} |\n", one.mutant->family, one.mutant->name, cell(one.mutant->description),
+                    cell(fmt::format("{}", fmt::join(one.claims, "<br>"))), to_string(one.verdict));
   }
   const auto total = static_cast<double>(std::max<std::size_t>(explanations.size(), 1));
   return fmt::format(

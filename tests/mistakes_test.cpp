@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest-labels: unit
+// Known mistakes are named where they were made, and nowhere else.
+#include "sweep/mistakes.hpp"
+
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <set>
+#include <xtensor/xview.hpp>
+
+#include "cases/case_file.hpp"
+#include "cases/problems.hpp"
+#include "fake_kernels.hpp"
+#include "studies/mutants/bugs.hpp"
+#include "studies/mutation/explanations.hpp"
+#include "sweep/sweep.hpp"
+#include "text.hpp"
+
+using namespace mlstm;
+using namespace mlstm::verify;
+using mlstm::test::BentRecurrence, mlstm::test::contains, mlstm::test::Damage, mlstm::test::DamagedKernel,
+    mlstm::test::Step, mlstm::test::Stored, mlstm::test::writable;
+
+namespace {
+
+const std::string kProblem = "regime=forget3,dtype=float32,B=1,NH=2,S=70,DHQK=16,DHV=32,L=16,eps=0.01";
+
+/// What is said of `values` as an answer to `c`; its kernel says which variant they are from.
+std::string said_of(Case c, const KernelData& values, std::optional<Convention> convention = {}) {
+  c.kernel = values;
+  const ReferenceData reference = evaluate_reference(c);
+  JudgeOptions options;
+  options.convention = convention;
+  std::string text;
+  for (const std::string& line : find_mistakes(c, reference, judge(c, reference, options), 1)) text += line + "\n";
+  BOOST_TEST_MESSAGE(text);
+  return text;
+}
+
+std::string said_of(const Kernel& kernel, const std::string& line, std::optional<Convention> convention = {}) {
+  const Case c = make_case(parse_spec(line));
+  return said_of(c, run_kernel(kernel, c, convention), convention);
+}
+
+const Kernel& right_kernel() { return *find_kernel("chunkwise--native_eigen_ownbw"); }
+
+/// What the right kernel gives for a changed problem.
+template <class Change>
+KernelData with(const Case& c, std::optional<Convention> convention, const Change& change) {
+  Case changed = c;
+  change(changed);
+  return run_kernel(right_kernel(), changed, convention);
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+DType round_inputs_to = DType::bfloat16;
+void round_inputs(const Problem& problem, const ForwardArgs& args) {
+  for (const auto& [data, name] : {std::pair{args.q, "q"}, {args.k, "k"}, {args.v, "v"}})
+    writable(data, name, problem).edit([](double value, auto...) { return round_to(round_inputs_to, value); });
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(wrong_gates_and_states_are_named) {
+  const Case c = make_case(parse_spec(kProblem));
+  BOOST_TEST(contains(said_of(c, with(c, {}, [](Case& d) { std::swap(d.inputs.at("i"), d.inputs.at("f")); })),
+                      "as if: i and f are swapped: that would give h, c_last, n_last, m_last"));
+  BentRecurrence one;
+  one.bend_gates = [](Step& step) {
+    if (step.t == 0) std::fill(step.n.begin(), step.n.end(), 1.0);
+  };
+  BOOST_TEST(contains(said_of(one, kProblem), "as if: n begins with 1, not with 0"));
+  // a call that goes on with the last states of the one before
+  const KernelData before = run_kernel(right_kernel(), c, {});
+  KernelData after = with(c, {}, [&](Case& d) {
+    d.problem.has_initial_state = true;
+    for (const char* name : {"c", "n", "m"})
+      d.inputs[std::string(name) + "_initial"] = before.outputs.at(std::string(name) + "_last");
+  });
+  BOOST_TEST(contains(said_of(c, after), "as if: the states of the call before are kept"));
+  // the last of 70 steps are padded to 80; h is right
+  KernelData padded = before;
+  const KernelData longer = with(c, {}, [](Case& d) {
+    d.problem.shape.S = 80;
+    for (const char* name : {"q", "k", "v", "i", "f"}) {
+      const auto extents = shape_of(name, d.problem.shape);
+      Array zeros = xt::zeros<double>(std::vector<std::size_t>(extents.begin(), extents.end()));
+      xt::view(zeros, xt::all(), xt::all(), xt::range(0, 70)) = d.inputs.at(name);
+      d.inputs[name] = zeros;
+    }
+    d.cotangents.clear();
+  });
+  for (const char* name : {"c_last", "n_last", "m_last"}) padded.outputs[name] = longer.outputs.at(name);
+  BOOST_TEST(contains(said_of(c, padded), "as if: the last chunk is padded with zeros, which alter the last states"));
+}
+
+BOOST_AUTO_TEST_CASE(wrong_parts_of_gradients_are_named) {
+  const Case c = make_case(parse_spec(kProblem));
+  const KernelData exact = run_kernel(right_kernel(), c, Convention::exact),
+                   detached = run_kernel(right_kernel(), c, Convention::detached);
+  KernelData wrong = exact;
+  wrong.gradients["q"] = detached.gradients.at("q") + 4.0 * (exact.gradients.at("q") - detached.gradients.at("q"));
+  BOOST_TEST(contains(said_of(c, wrong, Convention::exact),
+                      "as if: the denominator's part of dq is not scaled by 1/sqrt(DHQK): that would give dq"));
+  // dq from 16 of 32 columns
+  const KernelData part = with(c, Convention::detached, [](Case& d) {
+    xt::view(d.cotangents.at("h"), xt::all(), xt::all(), xt::all(), xt::range(16, 32)) = 0.0;
+  });
+  wrong = detached;
+  wrong.gradients["q"] = part.gradients.at("q");
+  BOOST_TEST(contains(said_of(c, wrong, Convention::detached), "as if: dq takes the first 16 of 32 columns of v"));
+  // df of steps before the ragged last chunk without what comes from it
+  wrong = exact;
+  const Array& f = c.inputs.at("f");
+  Array& df = wrong.gradients["f"];
+  for (std::size_t head = 0; head < 2; ++head) {
+    const double carry = exact.gradients.at("f")(0, head, 64) / sigmoid(-f(0, head, 64));
+    for (std::size_t t = 0; t < 64; ++t) df(0, head, t) -= carry * sigmoid(-f(0, head, t));
+  }
+  BOOST_TEST(
+      contains(said_of(c, wrong, Convention::exact), "as if: the carry of df from the ragged last chunk is lost"));
+}
+
+BOOST_AUTO_TEST_CASE(coarse_operands_are_told_from_other_noise) {
+  for (const DType operand : {DType::tfloat32, DType::bfloat16}) {
+    round_inputs_to = operand;
+    const DamagedKernel rounds({.before_forward = [](Problem& problem, ForwardArgs& args) {
+      static thread_local std::vector<std::vector<float>> copies;
+      copies.clear();
+      for (const auto& [data, name] : {std::pair{&args.q, "q"}, {&args.k, "k"}, {&args.v, "v"}}) {
+        const auto* from = static_cast<const float*>(*data);
+        copies.emplace_back(from, from + size_of(name, problem.shape));
+        *data = copies.back().data();
+      }
+      round_inputs(problem, args);
+    }});
+    BOOST_TEST(contains(said_of(rounds, kProblem), "as if: matrix products read " + std::string(to_string(operand))),
+               to_string(operand));
+  }
+  // errors of the same size that have nothing to do with the operands
+  const DamagedKernel noise(
+      {[](const Problem& problem, const ForwardArgs& args) {
+         writable(args.h, "h", problem).edit([](double value, std::int64_t, std::int64_t t, std::int64_t b) {
+           return value * (1 + ((t * 7 + b * 5) % 11 - 5) * 0x1p-13);
+         });
+       },
+       {}});
+  BOOST_TEST(said_of(noise, kProblem).empty());
+  // m clamped to 50: what is wrong by a factor of 10^16 is tiny, and below what float16 can hold
+  const Case clamped = read_case(MLSTM_SOURCE_DIR "/tests/cases/clamped_m.h5");
+  const ReferenceData reference = evaluate_reference(clamped);
+  const auto items = judge(clamped, reference);
+  BOOST_TEST(std::any_of(items.begin(), items.end(), [](const Item& item) { return item.status == Status::FAIL; }));
+  for (const std::string& line : find_mistakes(clamped, reference, items, 1))
+    BOOST_TEST(!contains(line, "matrix products"), line);
+}
+
+BOOST_AUTO_TEST_CASE(one_element_explains_nothing) {
+  const Case c = make_case(parse_spec(kProblem));
+  KernelData values = run_kernel(right_kernel(), c, {});
+  Case other = c;
+  other.problem.eps = 0;
+  values.outputs["h"](0, 1, 40, 3) = run_kernel(right_kernel(), other, {}).outputs.at("h")(0, 1, 40, 3);
+  BOOST_TEST(said_of(c, values).empty());
+}
+
+BOOST_AUTO_TEST_CASE(what_is_right_contradicts_a_mistake) {
+  // dk as if the state were dropped between chunks; h shows that it is not
+  const Case c = make_case(parse_spec(kProblem));
+  KernelData values = run_kernel(right_kernel(), c, Convention::exact);
+  for (std::int64_t first = 0; first < 70; first += 16) {
+    const std::int64_t end = std::min<std::int64_t>(first + 16, 70);
+    const KernelData part = with(c, Convention::exact, [&](Case& d) {
+      d.problem.shape.S = end - first;
+      for (auto* tensors : {&d.inputs, &d.cotangents})
+        for (auto& [name, array] : *tensors)
+          array = Array(xt::view(Array(array), xt::all(), xt::all(), xt::range(first, end)));
+    });
+    xt::view(values.gradients.at("k"), xt::all(), xt::all(), xt::range(first, end)) = part.gradients.at("k");
+  }
+  const std::string text = said_of(c, values, Convention::exact);
+  BOOST_TEST(!contains(text, "as if: the state is dropped between chunks: "), text);
+}
+
+BOOST_AUTO_TEST_CASE(what_is_said_of_planted_bugs_is_true) {
+  std::set<std::string> bugs;
+  ExplanationOptions options;
+  options.threads = 2;
+  for (const Mutant& mutant : mutants()) {
+    bugs.insert(mutant.name.substr(mutant.name.find('.') + 1));
+    for (const char* name : {"chunkwise.eps_missing", "recurrent.forget_gate_exp", "recurrent.dm_last_ignored",
+                             "chunkwise.dm_path_missing", "chunkwise.state_bfloat16", "parallel.c_initial_ignored"})
+      if (mutant.name == name) options.mutants.push_back(&mutant);
+  }
+  BOOST_TEST(options.mutants.size() == 6u);
+  // every bug has something that is true of it, if only the stage; what has not is explained by nothing
+  const std::set<std::string> unexplained{"initial_product_missing", "dm_initial_without_walk"};
+  std::size_t known = 0;
+  for (const std::string& bug : bugs) known += true_claims(bug).empty() ? 0 : 1;
+  BOOST_TEST(known > 150u);
+  BOOST_TEST(true_claims("no_such_bug").empty());
+  for (const std::string& bug : unexplained) BOOST_TEST(true_claims(bug).empty(), bug);
+
+  const auto explanations = explain_mutants(suite("smoke"), options);
+  BOOST_TEST(explanations.size() == 6u);
+  for (const Explanation& one : explanations) {
+    BOOST_TEST((one.verdict == Explained::right), one.mutant->name);
+    BOOST_TEST(one.is_named == !one.mutant->name.ends_with("state_bfloat16"), one.mutant->name);
+  }
+  BOOST_TEST(exit_status(explanations) == 0);
+  BOOST_TEST(exit_status(std::vector<Explanation>{}) == 3);
+  std::vector<Explanation> bad = explanations;
+  bad.front().verdict = Explained::wrong;
+  BOOST_TEST(exit_status(bad) == 1);
+  const std::string table = to_markdown(explanations);
+  BOOST_TEST(contains(table, "6 bugs: 6 explained rightly (100.0 %; 5 of them by name"), table);
+  BOOST_TEST(contains(table, "| eps | chunkwise.eps_missing | eps left out | "), table);
+}
