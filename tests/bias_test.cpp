@@ -153,6 +153,21 @@ BOOST_AUTO_TEST_CASE(a_kernel_that_truncates_passes_if_it_says_so) {
   BOOST_TEST(declared > 60);
 }
 
+BOOST_AUTO_TEST_CASE(numbers_of_few_values_are_few_roundings) {
+  // P is 40^-1/2 times an integer: a hundred thousand elements, a few dozen roundings.
+  const Case problem = make_case(parse_spec(
+      "regime=integers,seed=224,gate=sigmoid,normalize=0,dtype=bfloat16,B=2,NH=2,S=298,DHQK=40,DHV=48,cotangents=0"));
+  const ReferenceData reference = evaluate_reference(problem);
+  for (const Kernel* const kernel : specimens()) {
+    if (kernel->info().module != Module::parallel) continue;
+    Case c = problem;
+    c.kernel = run_kernel(*kernel, c, {});
+    const auto items = judge(c, reference);
+    BOOST_TEST((items.at(0).status == Status::PASS), describe(items.at(0)));
+    BOOST_TEST(items.at(0).bias_ratio.value() < 0.5);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(errors_that_are_shared_are_no_bias) {
   // All rows alike: what is wrong in one is as wrong in all of them, and a thousand rows say no more than one.
   const auto biased = [](const std::string& line, bool alike) {

@@ -68,6 +68,14 @@ BOOST_AUTO_TEST_CASE(an_honest_kernel_gives_its_results_in_every_dtype) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(truncation_is_declared_in_what_a_run_gives) {
+  VariantInfo info = copies().info();
+  const Problem problem = small_case("").problem;
+  BOOST_TEST(!declared_data(info, problem, {}).attributes.contains("rounding"));
+  info.truncates = true;
+  BOOST_TEST(std::get<std::string>(declared_data(info, problem, {}).attributes.at("rounding")) == "truncate");
+}
+
 BOOST_AUTO_TEST_CASE(without_a_convention_or_cotangents_there_is_no_backward_pass) {
   const auto throws = [](const Problem&, const BackwardArgs&) { throw std::runtime_error("backward was called"); };
   const auto keeps = [](const Problem&, const ForwardArgs& args) {

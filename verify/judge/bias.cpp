@@ -31,7 +31,7 @@ struct Part {
   double squares = 0;   ///< Σ x² / b²
   double variance = 0;  ///< of the moment, in units of the bounds
   double shared = 0;    ///< Σ (relative error that everything shares) x² / b²
-  double largest = 0;   ///< x² / b² of one element
+  double largest = 0;   ///< square of Σ |x| / b of one row, or of one element where rows share nothing
   double size = 0;      ///< Σ |x| / b
   double alike = 0;     ///< part of its square that is variance, in all heads together too
 
@@ -87,7 +87,8 @@ class HeadParts {
       out.moment += row.moment;
       out.squares += row.squares;
       out.shared += row.shared;
-      out.largest = std::max(out.largest, row.largest);
+      out.largest =
+          std::max(out.largest, kind_ == Kind::row || kind_ == Kind::column ? row.size * row.size : row.largest);
       saved += row.saved;
       out.size += row.size;
       own += row.size * row.size;
@@ -211,8 +212,8 @@ std::optional<Bias> bias_of(const JudgedTensor& judged, const ErrorSharing& shar
   const auto steps = static_cast<std::size_t>(view.has_time ? view.rows : 1);
   Bias worst;
   bool telling = false;
-  // What is allowed: errors that everything shares, and so many standard deviations of the rest, in which one element
-  // may use all of its bound.
+  // What is allowed: errors that everything shares, and so many standard deviations of the rest, in which one row (or
+  // element) may use all of its bound.
   const auto add = [&](const Part& part, const BiasPlace& place) {
     if (!(part.squares > 0)) return;
     const double variance = part.variance + part.alike * part.size * part.size;

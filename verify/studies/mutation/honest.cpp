@@ -137,8 +137,9 @@ class Honest {
   std::map<std::tuple<std::string, DType, std::string>, Trust> trust_;
 };
 
-/// A line a tensor, a column a dtype: the largest ratio and, in brackets, how much of the constant is needed.
-std::string table_of(const LargestRatios& all, double (*constant)(DType, std::string_view)) {
+/// A line a tensor, a column a dtype: the largest ratio and, in brackets, the constant; with `proportional` how much of
+/// it is needed, too.
+std::string table_of(const LargestRatios& all, double (*constant)(DType, std::string_view), bool proportional) {
   std::set<DType> dtypes;
   for (const auto& [key, largest] : all) dtypes.insert(key.first);
   std::string text = fmt::format("{:<12}", "");
@@ -152,8 +153,11 @@ std::string table_of(const LargestRatios& all, double (*constant)(DType, std::st
       const bool has = found != all.end();
       any |= has;
       const double c = constant(dtype, tensor);
-      line += fmt::format(
-          "{:>18}", !has ? "" : fmt::format("{:.3f} ({:.2f}/{})", found->second.ratio, found->second.ratio * c, c));
+      std::string cell;
+      if (has) cell = fmt::format("{:.3f} ({})", found->second.ratio, c);
+      if (has && proportional)
+        cell = fmt::format("{:.3f} ({:.2f}/{})", found->second.ratio, found->second.ratio * c, c);
+      line += fmt::format("{:>18}", cell);
     }
     if (any) text += line + "\n";
   }
@@ -208,9 +212,9 @@ std::string to_text(const HonestReport& report) {
   std::string text =
       "Largest error / bound of honest kernels, and in brackets the constant of the bound times that: what it would "
       "have to be at least\n\n";
-  text += table_of(report.largest, bound_constant);
-  text += "Largest bias / what is allowed, likewise\n\n";
-  text += table_of(report.largest_bias, bias_constant);
+  text += table_of(report.largest, bound_constant, true);
+  text += "Largest bias / what is allowed, and in brackets the constant, one part of what is allowed\n\n";
+  text += table_of(report.largest_bias, bias_constant, false);
   text += list_failures(report.alarms);
   for (const std::string& line : report.unrun) text += "not run: " + line + "\n";
   return text + fmt::format("{} seeds, {} problems, {} runs, {} verdicts on honest kernels: {} other than PASS\n",
