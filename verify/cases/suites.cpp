@@ -94,7 +94,7 @@ Words regime_words() {
 }
 
 Specs standard() {
-  Specs specs;
+  Specs specs = smoke();
   // every regime in every dtype, several chunks
   add_regimes(specs, regime_words(), "NH=3,S=256,DHQK=64,DHV=64,L=64");
   // eps: missing, squared or inside the maximum; the gradient through the stabiliser
@@ -131,9 +131,14 @@ Specs standard() {
   // of v than 256, many heads, chunks longer than S and than 256, and no power of two
   for (const std::string geometry :
        {"B=2,S=70,DHQK=80,DHV=96,L=48", "S=40,DHQK=192,DHV=80,L=16", "S=40,DHQK=96,DHV=192,L=32",
-        "S=40,DHQK=16,DHV=328,L=32", "B=2,NH=40,S=20,DHQK=8,DHV=8,L=64", "S=600,DHQK=16,DHV=16,L=512",
-        "B=2,S=130,DHQK=16,DHV=32,L=48"})
+        "S=40,DHQK=16,DHV=328,L=32", "B=2,NH=40,S=20,DHQK=8,DHV=8,L=64"})
     add_regimes(specs, {"forget3"}, geometry, {"float32", "bfloat16"});
+  add_lines(
+      specs,
+      {"regime=forget6,S=700,DHQK=16,DHV=16,L=320", "regime=forget6,B=2,S=240,DHQK=16,DHV=8,L=48",
+       "regime=forget6,S=20,DHQK=16,DHV=16,L=32,last_state_cotangents=1", "regime=forget3,S=1100,DHQK=8,DHV=8,L=64",
+       "regime=forget6,NH=4,S=1030,DHQK=8,DHV=8,L=64,eps=0.01,last_state_cotangents=1"},
+      {"float32", "bfloat16"});
   // hundreds of chunks, and steps beyond 4096: roundings that add up from chunk to chunk
   add_lines(specs, {"regime=remember,NH=2,S=8192,DHQK=16,DHV=16,L=16,eps=0.01"}, {"bfloat16"});
   add_lines(specs, {"regime=forget6,S=4200,DHQK=8,DHV=8,L=32,eps=0.01"}, {"float32"});
@@ -146,7 +151,8 @@ Specs standard() {
               "NH=2,S=100,DHQK=32,DHV=16,L=32,stabilizer_init=neg_inf,eps=0.01,last_state_cotangents=1");
   add_regimes(specs, {"forget6"}, "gate=sigmoid,stabilizer_init=neg_inf,S=100,DHQK=16,DHV=16,L=32",
               {"float32", "bfloat16"});
-  add_regimes(specs, {"standard"}, "B=2,NH=2,S=1,DHQK=32,DHV=32,L=16,eps=0,initial_states=1", {"float32", "bfloat16"});
+  add_regimes(specs, {"standard", "input_closed"},
+              "NH=40,S=1,DHQK=16,DHV=96,L=16,eps=0,initial_states=1,last_state_cotangents=1");
   return specs;
 }
 
