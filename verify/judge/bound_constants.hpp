@@ -37,9 +37,9 @@ constexpr BoundConstants bias_constants(DType operand) {
   switch (operand) {
     case DType::float64: return      {1,   1,   1,   1,    1,    1,   1,   1,   1,    1,   1,   1};
     case DType::float32: return      {1,   1,   1,   1,    1,    1,   1,   1,   1,    1,   1,   1};
-    case DType::tfloat32: return     {0.3, 0.3, 0.6, 1,    0.35, 0.4, 0.3, 0.8, 0.8,  0.3, 0.6, 1};
-    case DType::float16: return      {0.3, 0.3, 0.6, 1,    0.35, 0.4, 0.3, 0.8, 0.8,  0.3, 0.6, 1};
-    case DType::bfloat16: return     {0.3, 0.3, 0.6, 1,    0.35, 0.4, 0.3, 0.8, 0.8,  0.3, 0.6, 1};
+    case DType::tfloat32: return     {0.3, 0.3, 0.6, 1,    0.35, 0.4, 0.3, 0.7, 0.7,  0.3, 0.6, 1};
+    case DType::float16: return      {0.3, 0.3, 0.6, 1,    0.35, 0.4, 0.3, 0.7, 0.7,  0.3, 0.6, 1};
+    case DType::bfloat16: return     {0.3, 0.3, 0.6, 1,    0.35, 0.4, 0.3, 0.7, 0.7,  0.3, 0.6, 1};
   }
   // clang-format on
   return {};
