@@ -10,6 +10,7 @@
 
 #include "cases/problems.hpp"
 #include "judge/tensor_view.hpp"
+#include "sweep/declarations.hpp"
 #include "sweep/mistakes.hpp"
 #include "sweep/probe.hpp"
 
@@ -165,7 +166,7 @@ std::vector<Mistake> mistakes_of(const Case& c, int threads) {
   const auto add = [&](std::string name, auto change) {
     all.push_back({std::move(name), changed(c, threads, change)});
   };
-  if (c.kernel->variant.starts_with("chunkwise--") && p.chunk_size > 0 && p.chunk_size < p.shape.S) {
+  if (formulation_of(*c.kernel) == Module::chunkwise && p.chunk_size > 0 && p.chunk_size < p.shape.S) {
     all.push_back(
         {"the state is dropped between chunks", [&c, threads] { return chunk_by_chunk(c, Dropped::state, threads); }});
     if (!c.cotangents.empty())
@@ -303,6 +304,8 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   std::vector<std::string> lines;
   for (std::size_t n = 0; n < std::min(found.size(), kShown); ++n)
     lines.push_back(fmt::format("as if: {}: that would give {}", found[n].name, fmt::join(found[n].tensors, ", ")));
+  if (const std::string declaration = tightest_declaration(c, reference, items, threads); !declaration.empty())
+    lines.push_back(fmt::format("would pass if the kernel declared {}", declaration));
   return lines;
 }
 

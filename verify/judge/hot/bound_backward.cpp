@@ -586,7 +586,7 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
 
     for (Index t = 0; t < S; ++t) {
       const double si = exp_gate ? 1 : sigmoid_of_minus(p.in.i[t]), sf = sigmoid_of_minus(p.in.f[t]);
-      const double uv = rows.uv[t];
+      const double uv = rows.uv[t] + (p.u.gate > p.u.accumulator ? p.u.gate : 0);  // slopes are gates, too
       out.i[t] = si * bi[t] + (uo + uv + rows.delta_j[t]) * size.i[t] + lost_with_slope(si, size.i[t], p.u.flush) + eta;
       const double value =
           (uo + uv) * size.f[t] + sf * (row_jump[t] + scattering) + lost_with_slope(sf, size.f[t], p.u.flush) + eta;

@@ -32,20 +32,22 @@ class DecayRows {
     const auto row = static_cast<std::size_t>(begin_ + ++t_);
     const Real log_f = gates_.log_f[row];
     for (Index j = 0; j < t_; ++j) log_D_[static_cast<std::size_t>(j)] += log_f;
+    round_all(c_.gate, log_D_.data(), t_);
     log_D_[static_cast<std::size_t>(t_)] = gates_.log_i[row] + (c_.has("decay_inclusive") ? log_f : 0);
     if (c_.has("past_decay_short") && t_ == 0) return;
-    log_past_ += log_f;
+    log_past_ = rounded(c_.gate, log_past_ + log_f);
     log_decay_ += log_f;
   }
 
   Real m() const { return gates_.m[static_cast<std::size_t>(begin_ + t_)]; }
 
-  Real past() const { return c_.exp(c_.has("m_not_rescaled") ? log_decay_ : log_past_ - m()); }
+  Real past() const { return rounded(c_.gate, c_.exp(c_.has("m_not_rescaled") ? log_decay_ : log_past_ - m())); }
 
   /// D_t0 ... D_tt.
   void inputs(Real* D) const {
     const Real shift = m();
     for (Index j = 0; j <= t_; ++j) D[j] = c_.exp(log_D_[static_cast<std::size_t>(j)] - shift);
+    round_all(c_.gate, D, t_ + 1);
   }
 
   /// D_t0 ... D_t,cols-1: 0 beyond t.

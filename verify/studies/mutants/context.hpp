@@ -21,13 +21,15 @@ struct Context {
   Rounding operand = Rounding::none;      ///< operands of matrix products
   Rounding accumulator = Rounding::none;  ///< their sums
   Rounding state = Rounding::none;        ///< states, after every update
+  Rounding gate = Rounding::none;         ///< logσ, m, sums of them, F and I
+  Rounding product = Rounding::none;      ///< terms of sums
 
   bool has(Bug one) const { return bug == one; }
   bool has(Bug one, std::string_view tensor) const { return bug == one && target == tensor; }
   bool does(Habits habit) const { return (habits & habit) != 0; }
   /// The same for another problem, which has to outlive what is returned.
   Context on(const Problem& other) const {
-    return {other, bug, target, raced, rounded_gates, habits, operand, accumulator, state};
+    return {other, bug, target, raced, rounded_gates, habits, operand, accumulator, state, gate, product};
   }
   /// Exponential, as kernels take it.
   template <class Real>
@@ -63,6 +65,8 @@ inline Context context_of(const Problem& problem, Bug bug, std::string_view targ
   if (bug == "float16_accumulation" && !is_float64) c.accumulator = Rounding::float16;
   if (bug == "bfloat16_accumulation" && !is_float64) c.accumulator = Rounding::bfloat16;
   if ((bug == "state_bfloat16" || c.does(kNarrowStates)) && !is_float64) c.state = Rounding::bfloat16;
+  if (c.does(kNarrowGates) && !is_float64) c.gate = Rounding::bfloat16;
+  if (c.does(kRoundsProducts) && !is_float64) c.product = Rounding::bfloat16;
   if (bug == "state_float32" && is_float64) c.state = Rounding::float32;
   return c;
 }
