@@ -276,8 +276,6 @@ BOOST_AUTO_TEST_CASE(the_tightest_declaration_is_named) {
   };
   const auto run = [&](const char* key) { return run_kernel(specimen(key), c, Convention::detached); };
   BOOST_TEST(declaration_of(run("recurrent--rounded_products_specimen_ownbw")) != "");
-  const std::string gates = declaration_of(run("recurrent--narrow_gates_specimen_ownbw"));
-  BOOST_TEST(gates.find("gate_dtype = ") != std::string::npos, gates);
   KernelData wrong = run("recurrent--rounded_reads_specimen_ownbw");  // right, but for one percent of h
   for (double& h : wrong.outputs.at("h")) h *= 1.01;
   BOOST_TEST(declaration_of(wrong) == "");
