@@ -158,9 +158,8 @@ void add_flushed(const HeadProblem& p, const Values& x, const Rows& rows, Floors
   }
   Vec k = Vec::Zero(x.d), v = Vec::Zero(x.e), q_all = Vec::Zero(x.d), g_all = Vec::Zero(x.e);
   Mat last = Mat::Zero(x.d, x.e);
-  out.n_initial = Vec::Zero(x.d);
   if (p.cotangents.c_last != nullptr) last = ConstMap(p.cotangents.c_last, x.d, x.e).cwiseAbs();
-  if (p.cotangents.n_last != nullptr) out.n_initial = Eigen::Map<const Vec>(p.cotangents.n_last, x.d).cwiseAbs();
+  out.n_initial = p.cotangents.n_last == nullptr ? k : Vec(Eigen::Map<const Vec>(p.cotangents.n_last, x.d).cwiseAbs());
   k = last.rowwise().norm() + out.n_initial;
   v = last.colwise().norm().transpose();
   for (Index t = x.S - 1; t >= 0; --t) {

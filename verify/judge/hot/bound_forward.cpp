@@ -70,8 +70,9 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
       // Kept in a narrow format: F and I themselves, once per window that is remembered; every partial sum of logσ(f),
       // and m at both ends.
       memory = 1 + std::exp(rows.lf[t]) * memory;
-      rows.delta[t] +=
-          ug * (2 + std::sqrt(1 + memory / W) + (1 + std::sqrt(std::min(steps + 1, W))) * seen + 2 * largest_m);
+      // A sum of many small terms loses those that are below half a step, all with one sign, and no more than all.
+      const double of_sums = std::min(1.0, ug * (1 + std::min(steps + 1, W) / 2)) * seen;
+      rows.delta[t] += ug * (2 + std::sqrt(1 + memory / W) + 2 * largest_m) + of_sums;
     }
     rows.w[t] = p.u.operand + rows.delta[t];
     // Roundings are random within a window; what is carried from one window to the next is rounded alike when inputs
