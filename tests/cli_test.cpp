@@ -53,6 +53,8 @@ BOOST_FIXTURE_TEST_CASE(list_prints_an_object_with_the_keys_of_the_contract_per_
                                           "stabilizer_init",
                                           "operand_dtype",
                                           "state_dtype",
+                                          "gate_dtype",
+                                          "product_dtype",
                                           "rounding",
                                           "initial_states",
                                           "last_states",

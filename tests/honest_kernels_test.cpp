@@ -11,6 +11,8 @@
 #include "properties/properties.hpp"
 #include "runner/runner.hpp"
 #include "studies/mutants/mutants.hpp"
+#include "sweep/declarations.hpp"
+#include "sweep/doctor.hpp"
 #include "sweep/sweep.hpp"
 
 using namespace mlstm;
@@ -222,4 +224,98 @@ BOOST_AUTO_TEST_CASE(sums_may_be_cut_at_places_that_depend_on_the_head) {
   }
   BOOST_TEST(differing > 0u);
   BOOST_TEST(equal > 0u);  // m_last, at least
+}
+
+BOOST_AUTO_TEST_CASE(gates_and_products_in_bfloat16_pass_if_they_are_declared) {
+  for (const char* dtype : {"float32", "bfloat16"})
+    for (const char* gate : {"exp", "sigmoid", "sigmoid,normalize=0"})
+      for (const char* key : {"recurrent--narrow_gates_specimen_ownbw", "parallel--narrow_gates_specimen_ownbw",
+                              "chunkwise--narrow_gates_specimen_ownbw", "recurrent--rounded_products_specimen_ownbw",
+                              "recurrent--all_bfloat16_specimen_ownbw"}) {
+        Case c = problem(std::string("regime=standard,NH=2,S=80,DHQK=16,DHV=24,L=16,eps=0.01,initial_states=1,"
+                                     "last_state_cotangents=1,gate=") +
+                         gate + ",dtype=" + dtype);
+        require_passes(specimen(key), c);
+        // where states are not as coarse, it has to be declared
+        if (c.problem.dtype != DType::float32 || specimen(key).info().state_dtype) continue;
+        c.kernel = run_kernel(specimen(key), c, Convention::detached);
+        c.kernel->gate_dtype.reset();
+        c.kernel->product_dtype.reset();
+        const std::vector<Item> items = judge(c, evaluate_reference(c));
+        BOOST_TEST(std::any_of(items.begin(), items.end(), [](const Item& i) { return i.status == Status::FAIL; }),
+                   key << " " << c.name);
+      }
+}
+
+// The window of gate sums is that of the declared formulation, whatever the kernel is called.
+BOOST_AUTO_TEST_CASE(bounds_follow_the_declared_formulation) {
+  Case c = problem("regime=forget0,S=64,DHQK=8,DHV=8,L=16,dtype=float32");
+  const ReferenceData reference = evaluate_reference(c);
+  const auto bounds = [&](const char* variant, Module formulation) {
+    c.kernel.emplace();
+    c.kernel->variant = variant;
+    c.kernel->formulation = formulation;
+    return error_bounds(c, reference, precision_of(c)).at("h");
+  };
+  for (const Module formulation : {Module::recurrent, Module::parallel, Module::chunkwise})
+    BOOST_TEST(
+        (bounds("mine", formulation) == bounds((std::string(to_string(formulation)) + "--mine").c_str(), formulation)));
+  BOOST_TEST((bounds("mine", Module::recurrent) != bounds("mine", Module::parallel)));
+  BOOST_TEST((bounds("mine", Module::chunkwise) != bounds("mine", Module::parallel)));
+}
+
+// A run that fails says what would have to be declared, and nothing if its errors are no roundings.
+BOOST_AUTO_TEST_CASE(the_tightest_declaration_is_named) {
+  const Case c = problem("regime=standard,NH=2,S=80,DHQK=16,DHV=24,L=16,eps=0.01,dtype=float32");
+  const ReferenceData reference = evaluate_reference(c);
+  const auto declaration_of = [&](const KernelData& data) {
+    Case judged = c;
+    judged.kernel = data;
+    judged.kernel->gate_dtype = judged.kernel->product_dtype = judged.kernel->state_dtype = {};
+    return tightest_declaration(judged, reference, judge(judged, reference), 1);
+  };
+  const auto run = [&](const char* key) { return run_kernel(specimen(key), c, Convention::detached); };
+  BOOST_TEST(declaration_of(run("recurrent--rounded_products_specimen_ownbw")) != "");
+  KernelData wrong = run("recurrent--rounded_reads_specimen_ownbw");  // right, but for one percent of h
+  for (double& h : wrong.outputs.at("h")) h *= 1.01;
+  BOOST_TEST(declaration_of(wrong) == "");
+}
+
+namespace {
+
+/// What a capture of this kernel would say, if it declared nothing and its problem were described as `described`.
+Symptoms symptoms_of(const Kernel& kernel, const std::string& computed, const std::string& described) {
+  const Case truth = problem(computed);
+  Case c = problem(described);
+  c.kernel = run_kernel(kernel, truth, Convention::detached);
+  c.kernel->convention.reset();
+  const ReferenceData reference = evaluate_reference(c);
+  return examine(c, reference, judge(c, reference), 1);
+}
+
+}  // namespace
+
+// All files of a variant together: a question that one file leaves open another one decides.
+BOOST_AUTO_TEST_CASE(all_files_of_a_variant_are_looked_at_together) {
+  const Kernel& kernel = *specimens()[3];
+  const std::string common = ",NH=2,S=40,DHQK=16,DHV=24,L=16,dtype=float32,regime=";
+  const std::string telling = "eps=0.5" + common + "input_closed",
+                    given = "eps=0.5,initial_states=1" + common + "forget3";
+  const std::string line = diagnose({symptoms_of(kernel, telling, telling), symptoms_of(kernel, given, given)});
+  BOOST_TEST(
+      line.find("2 files: gradients detached (sure: told by 2 of 2); stabilizer_init zero (likely: told by 1 of 2)") !=
+          std::string::npos,
+      line);
+  BOOST_TEST(line.find("scale DHQK^-1/2 (sure") != std::string::npos, line);
+  BOOST_TEST(line.find("eps as asked for (sure") != std::string::npos, line);
+  BOOST_TEST(line.find("precision as declared (sure") != std::string::npos, line);
+
+  // said to start at 0, though it starts at -infinity: the file tells, but no convention is inferred from gradients
+  // that are wrong in both
+  const std::string other = telling + ",stabilizer_init=neg_inf";
+  const std::string wrong = diagnose({symptoms_of(kernel, other, telling)});
+  BOOST_TEST(wrong.find("gradients open") != std::string::npos, wrong);
+  BOOST_TEST(wrong.find("stabilizer_init neg_inf (likely: told by 1 of 1)") != std::string::npos, wrong);
+  BOOST_TEST(diagnose({symptoms_of(kernel, other, telling), symptoms_of(kernel, telling, telling)})
+                 .find("stabilizer_init contradictory: neg_inf in 1, zero in 1") != std::string::npos);
 }

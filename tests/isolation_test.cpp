@@ -284,6 +284,8 @@ BOOST_FIXTURE_TEST_CASE(plugins_that_cannot_be_used_are_one_line_and_status_2, M
   check("no gates", "gates is \"0\"");
   check("no stabilizer", "stabilizer_inits is \"0\"; expected at least one with the exp gate");
   check("operand dtype", "operand_dtype is 3; expected one of");
+  check("gate dtype", "gate_dtype is 3; expected one of");
+  check("product dtype", "product_dtype is 5; expected one of");
   check("unknown flags", "flags is 1073741824");
   check("cotangents", "last_state_cotangents is \"1\"; expected it only of");
   check("empty limit", "the limit of DHQK is \"9 to 15 in multiples of 8\"");

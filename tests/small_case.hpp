@@ -58,6 +58,8 @@ inline verify::Case small_case(DType dtype, Gate gate, bool states, Shape shape 
   kernel.convention = Convention::detached;
   kernel.operand_dtype = DType::tfloat32;
   kernel.state_dtype = DType::float32;
+  kernel.gate_dtype = DType::bfloat16;
+  kernel.product_dtype = DType::float16;
   kernel.outputs = numbered(outputs, c.problem, true);
   kernel.gradients = numbered({"q", "f"}, c.problem, true);
   kernel.outputs["h"].flat(0) = std::numeric_limits<double>::quiet_NaN();
@@ -108,7 +110,8 @@ inline bool same(const verify::Case& a, const verify::Case& b) {
   return !a.kernel ||
          (a.kernel->variant == b.kernel->variant && a.kernel->formulation == b.kernel->formulation &&
           a.kernel->convention == b.kernel->convention && a.kernel->operand_dtype == b.kernel->operand_dtype &&
-          a.kernel->state_dtype == b.kernel->state_dtype && same(a.kernel->attributes, b.kernel->attributes));
+          a.kernel->state_dtype == b.kernel->state_dtype && a.kernel->gate_dtype == b.kernel->gate_dtype &&
+          a.kernel->product_dtype == b.kernel->product_dtype && same(a.kernel->attributes, b.kernel->attributes));
 }
 
 /// A directory that lives as long as this object.

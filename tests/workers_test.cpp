@@ -262,6 +262,7 @@ BOOST_AUTO_TEST_CASE(a_worker_gives_what_run_kernel_gives) {
             BOOST_TEST(there.variant == here.variant);
             BOOST_TEST((there.convention == here.convention));
             BOOST_TEST((there.operand_dtype == here.operand_dtype && there.state_dtype == here.state_dtype));
+            BOOST_TEST((there.gate_dtype == here.gate_dtype && there.product_dtype == here.product_dtype));
           }
           ++runs;
         }

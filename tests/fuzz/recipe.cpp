@@ -77,23 +77,11 @@ constexpr std::array kLinks{"q",         "k",
                             "exact",     "detached",
                             "bounds",    "f_straddling",
                             "open_rows", "other"};
-constexpr std::array kAttributes{"schema",
-                                 "schema_version",
-                                 "case",
-                                 "gate",
-                                 "normalize",
-                                 "eps",
-                                 "dtype",
-                                 "stabilizer_init",
-                                 "chunk_size",
-                                 "variant",
-                                 "gradient_convention",
-                                 "operand_dtype",
-                                 "state_dtype",
-                                 "source",
-                                 "precision",
-                                 "other",
-                                 "\xff\n"};
+constexpr std::array kAttributes{
+    "schema",      "schema_version",  "case",          "gate",    "normalize",           "eps",
+    "dtype",       "stabilizer_init", "chunk_size",    "variant", "gradient_convention", "operand_dtype",
+    "state_dtype", "gate_dtype",      "product_dtype", "source",  "precision",           "other",
+    "\xff\n"};
 constexpr std::array kTexts{"mlstm-case", "exp",        "sigmoid",  "float64", "float32", "tfloat32",
                             "float16",    "bfloat16",   "zero",     "neg_inf", "exact",   "detached",
                             "",           "two\nlines", "\xc3\x28", "0"};

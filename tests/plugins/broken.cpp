@@ -77,6 +77,8 @@ extern "C" const mlstm_kernel_library* mlstm_kernels(std::uint32_t) {
   if (is("no gates")) kernel.gates = 0;
   if (is("no stabilizer")) kernel.stabilizer_inits = 0;
   if (is("operand dtype")) kernel.operand_dtype = 3;
+  if (is("gate dtype")) kernel.gate_dtype = 3;
+  if (is("product dtype")) kernel.product_dtype = 5;
   if (is("unknown flags")) kernel.flags = 1u << 30;
   if (is("cotangents")) kernel.flags = MLSTM_TAKES_LAST_STATE_COTANGENTS;
   if (is("empty limit")) kernel.DHQK = {9, 15, 8};

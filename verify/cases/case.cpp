@@ -20,8 +20,8 @@ namespace {
 
 constexpr std::array<std::string_view, 9> kRootAttributes{
     "schema", "schema_version", "case", "gate", "normalize", "eps", "dtype", "stabilizer_init", "chunk_size"};
-constexpr std::array<std::string_view, 5> kKernelAttributes{"variant", "formulation", "gradient_convention",
-                                                            "operand_dtype", "state_dtype"};
+constexpr std::array<std::string_view, 7> kKernelAttributes{
+    "variant", "formulation", "gradient_convention", "operand_dtype", "state_dtype", "gate_dtype", "product_dtype"};
 
 enum class Values { representable, not_nan, any };
 

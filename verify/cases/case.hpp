@@ -46,6 +46,7 @@ struct KernelData {
   std::optional<Module> formulation;     ///< absent: that of the variant's prefix, if it has one
   std::optional<Convention> convention;  ///< of the gradients; absent = unknown
   std::optional<DType> operand_dtype, state_dtype;
+  std::optional<DType> gate_dtype, product_dtype;
   TensorMap outputs, gradients;
   Attributes attributes;  ///< source, device, ...
 };

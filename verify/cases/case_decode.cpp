@@ -17,11 +17,13 @@ using hdf5::Handle;
 
 /// Attributes of /kernel that mean something to this program or are written by it. Others are kept as they are, but one
 /// that looks like a misspelling of these is an error: ignoring it would change a verdict.
-constexpr std::array<std::string_view, 16> kKernelNames{"variant",
+constexpr std::array<std::string_view, 18> kKernelNames{"variant",
                                                         "formulation",
                                                         "gradient_convention",
                                                         "operand_dtype",
                                                         "state_dtype",
+                                                        "gate_dtype",
+                                                        "product_dtype",
                                                         "saved_dtype",
                                                         "rounding",
                                                         "gate_gradient",
@@ -308,6 +310,8 @@ class Decoder {
       kernel.convention = attributes.parsed("gradient_convention", parse_convention);
     if (attributes.has("operand_dtype")) kernel.operand_dtype = attributes.parsed("operand_dtype", parse_dtype);
     if (attributes.has("state_dtype")) kernel.state_dtype = attributes.parsed("state_dtype", parse_dtype);
+    if (attributes.has("gate_dtype")) kernel.gate_dtype = attributes.parsed("gate_dtype", parse_dtype);
+    if (attributes.has("product_dtype")) kernel.product_dtype = attributes.parsed("product_dtype", parse_dtype);
     kernel.attributes = std::move(attributes).rest();
     kernel.outputs = read_tensors(group, "outputs", output_names(problem_));
     kernel.gradients = read_tensors(group, "gradients", input_names(problem_));

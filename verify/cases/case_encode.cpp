@@ -99,6 +99,8 @@ void write_kernel(hid_t root, const KernelData& kernel) {
   if (kernel.convention) write_text(group, "gradient_convention", to_string(*kernel.convention));
   if (kernel.operand_dtype) write_text(group, "operand_dtype", to_string(*kernel.operand_dtype));
   if (kernel.state_dtype) write_text(group, "state_dtype", to_string(*kernel.state_dtype));
+  if (kernel.gate_dtype) write_text(group, "gate_dtype", to_string(*kernel.gate_dtype));
+  if (kernel.product_dtype) write_text(group, "product_dtype", to_string(*kernel.product_dtype));
   write_tensors(create_group(group, "outputs"), kernel.outputs);
   if (!kernel.gradients.empty()) write_tensors(create_group(group, "gradients"), kernel.gradients);
 }

@@ -250,6 +250,8 @@ void transfer(Pipe& pipe, KernelData& kernel) {
   transfer(pipe, kernel.convention);
   transfer(pipe, kernel.operand_dtype);
   transfer(pipe, kernel.state_dtype);
+  transfer(pipe, kernel.gate_dtype);
+  transfer(pipe, kernel.product_dtype);
   transfer(pipe, kernel.outputs);
   transfer(pipe, kernel.gradients);
   transfer(pipe, kernel.attributes);

@@ -44,6 +44,8 @@ verify::Case record(const verify::Run& run, const verify::ProblemSpec& spec, ver
   data.convention = run.convention;
   data.operand_dtype = info.operand_dtype;
   data.state_dtype = info.state_dtype;
+  data.gate_dtype = info.gate_dtype;
+  data.product_dtype = info.product_dtype;
   // A plugin is no source of this tree, and its captures are never STALE.
   const auto* plugin = dynamic_cast<const verify::PluginVariant*>(run.kernel);
   data.attributes["source"] = plugin == nullptr

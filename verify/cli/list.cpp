@@ -47,6 +47,8 @@ Json to_json(const VariantInfo& info) {
   object["stabilizer_init"] = array_of(info.stabilizer_init);
   object["operand_dtype"] = dtype_or_null(info.operand_dtype);
   object["state_dtype"] = dtype_or_null(info.state_dtype);
+  object["gate_dtype"] = dtype_or_null(info.gate_dtype);
+  object["product_dtype"] = dtype_or_null(info.product_dtype);
   object["rounding"] = info.truncates ? "truncate" : "nearest";
   object["initial_states"] = info.initial_states;
   object["last_states"] = info.last_states;
@@ -72,6 +74,8 @@ std::string to_text(const VariantInfo& info) {
                       : fmt::format("gradients {}", fmt::join(names_of(info.gradient_conventions), " ")));
   if (info.operand_dtype) facts.push_back(fmt::format("operands {}", to_string(*info.operand_dtype)));
   if (info.state_dtype) facts.push_back(fmt::format("states {}", to_string(*info.state_dtype)));
+  if (info.gate_dtype) facts.push_back(fmt::format("gates in {}", to_string(*info.gate_dtype)));
+  if (info.product_dtype) facts.push_back(fmt::format("products {}", to_string(*info.product_dtype)));
   if (info.truncates) facts.push_back("rounding truncate");
   std::vector<std::string_view> states;
   if (info.initial_states) states.push_back("initial");

@@ -15,6 +15,7 @@
 #include "mlstm/parallel_for.hpp"
 #include "properties/properties.hpp"
 #include "report/report.hpp"
+#include "sweep/doctor.hpp"
 #include "sweep/expect.hpp"
 #include "sweep/sweep.hpp"
 #include "sweep/sweep_properties.hpp"
@@ -207,6 +208,7 @@ int verify_captures(const Options& options) {
   how.threads = files.size() > 1 && threads != 1 ? 1 : threads;
   std::vector<std::vector<Record>> records(files.size());
   std::vector<std::string> errors(files.size());
+  std::vector<verify::Symptoms> symptoms(files.size());
   {
     Progress progress("files", static_cast<std::int64_t>(files.size()));
     std::mutex mutex;
@@ -214,6 +216,7 @@ int verify_captures(const Options& options) {
       const auto index = static_cast<std::size_t>(n);
       verify::CaptureOptions mine = how;
       mine.named_alone = files[index].named_alone;
+      if (how.find_mistakes) mine.symptoms = &symptoms[index];
       try {
         records[index] = verify::judge_capture(files[index].path, mine);
       } catch (const verify::FileError& error) {
@@ -244,6 +247,8 @@ int verify_captures(const Options& options) {
     fmt::print(stderr, "{} of {} files hold nothing of a kernel and were not judged\n", without_kernel, files.size());
 
   verify::Verdicts verdicts = verify::finish(std::move(all), verify::GroupBy::item_case);
+  if (const std::string lines = verify::diagnose(symptoms); !lines.empty())
+    verdicts.remarks += "\nWhat the files say of how each variant computes:\n" + lines;
   std::vector<std::string> different;
   if (expected) {
     different = verify::differences(*expected, verdicts.items);

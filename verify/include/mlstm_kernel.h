@@ -155,6 +155,9 @@ struct mlstm_kernel {
                  size_t message_size);
   int (*backward)(const mlstm_kernel*, const mlstm_problem*, const mlstm_backward_args*, char* message,
                   size_t message_size); /* null exactly if `gradients` is 0 */
+
+  uint32_t gate_dtype;    /* what log sigmoid, m, F and I are computed or kept in; 0: float32, or float64 for float64 */
+  uint32_t product_dtype; /* what the terms of sums are rounded to; 0: they are not */
 };
 
 typedef struct mlstm_kernel_library {

@@ -41,14 +41,28 @@ double smallest_step(DType dtype) {
   }
 }
 
+/// The coarsest format that anything is rounded to on its way: constants are those for it.
+DType coarsest(const Precision& precision) {
+  DType result = precision.operand;
+  for (const std::optional<DType> one : {std::optional(precision.state), precision.gate, precision.product})
+    if (one && unit_roundoff(*one) > unit_roundoff(result)) result = *one;
+  return result;
+}
+
 Roundoffs roundoffs(const Precision& precision) {
+  const double accumulator = precision.storage == DType::float64 ? 0x1p-53 : 0x1p-24;
   const double steps = precision.truncates ? 2 : 1;  // truncation errs by up to a whole step, rounding by half of one
-  return {.operand = (precision.operand == DType::tfloat32 ? 1 : steps) * operand_roundoff(precision.operand),
+  const double operand = (precision.operand == DType::tfloat32 ? 1 : steps) * operand_roundoff(precision.operand);
+  // A term that is rounded is as wrong as its operands and its own rounding together.
+  const double product = precision.product ? steps * unit_roundoff(*precision.product) : 0;
+  return {.operand = std::hypot(operand, product > accumulator ? product : 0),
           .output = steps * unit_roundoff(precision.storage),
           .saved = steps * unit_roundoff(precision.saved),
           .state = steps * unit_roundoff(precision.state),
-          .accumulator = precision.storage == DType::float64 ? 0x1p-53 : 0x1p-24,
-          .step = std::max(smallest_step(precision.operand), smallest_step(precision.storage)),
+          .accumulator = accumulator,
+          .gate = precision.gate ? std::max(unit_roundoff(*precision.gate), accumulator) : accumulator,
+          .step = std::max({smallest_step(precision.operand), smallest_step(precision.storage),
+                            smallest_step(precision.product.value_or(precision.operand))}),
           .flush = precision.storage == DType::float64 ? 0x1p-1022 : 0x1p-126};
 }
 
@@ -116,6 +130,8 @@ Precision precision_of(const Case& c) {
   if (!c.kernel) return p;
   p.operand = c.kernel->operand_dtype.value_or(p.operand);
   p.state = c.kernel->state_dtype.value_or(p.state);
+  p.gate = c.kernel->gate_dtype;
+  p.product = c.kernel->product_dtype;
   if (const auto saved = c.kernel->attributes.find("saved_dtype"); saved != c.kernel->attributes.end())
     p.saved = parse_dtype(std::get<std::string>(saved->second), "saved_dtype");
   if (const auto rounding = c.kernel->attributes.find("rounding"); rounding != c.kernel->attributes.end())
@@ -191,8 +207,7 @@ TensorMap bounds_in_memory(const Case& c, const ReferenceData& reference, const 
                          gradient_bound_slices(bounds, "detached/", heads, head)};
     head_bounds(p, out);
   });
-  const bool coarse_state = unit_roundoff(precision.state) > unit_roundoff(precision.operand);
-  const BoundConstants constants = bound_constants(coarse_state ? precision.state : precision.operand);
+  const BoundConstants constants = bound_constants(coarsest(precision));
   for (auto& [name, bound] : bounds) {
     bound *= constant_of(constants, name.substr(name.find('/') + 1));
     // Squares of float64 numbers below this are zero, and so is a bound that is made of them.

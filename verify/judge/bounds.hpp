@@ -4,6 +4,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <optional>
 
 #include "cases/case.hpp"
 
@@ -19,14 +20,16 @@ struct Precision {
   /// recurrent, where sums restart at every step but a state is used as it is.
   std::int64_t window = 64;
   bool truncates = false;  ///< operands and results lose bits instead of being rounded to nearest
+  std::optional<DType> gate = {};     ///< what logσ, m, F and I are computed or kept in; absent: as sums are
+  std::optional<DType> product = {};  ///< what the terms of sums are rounded to; absent: they are not
 
   auto operator<=>(const Precision&) const = default;
 };
 
 /// What `c` was computed with: its dtype, its chunk size and what /kernel declares (its formulation, without
-/// which the window is the widest that there is, S; operand_dtype, state_dtype, and the attributes `saved_dtype`,
-/// without which m and d count as saved in the dtype, and `rounding`). Without a /kernel the window is the chunk size,
-/// or S if there is none.
+/// which the window is the widest that there is, S; operand_dtype, state_dtype, gate_dtype, product_dtype, and the
+/// attributes `saved_dtype`, without which m and d count as saved in the dtype, and `rounding`). Without a /kernel the
+/// window is the chunk size, or S if there is none.
 Precision precision_of(const Case& c);
 
 /// The calibrated constant c of a tensor ("h", ..., "dq", ..., "dm_initial"), and that of its bias (bias.hpp).

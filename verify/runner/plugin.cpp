@@ -132,15 +132,15 @@ std::string text_of(const char* text, const char* field) {
   return {text, length};
 }
 
-/// What the plugin filled of its structure; all else is 0.
+/// What the plugin filled of its structure; all else is 0. `least`: the size of its first edition.
 template <class T>
-T copy_of(const T* given, const char* what) {
+T copy_of(const T* given, const char* what, std::size_t least = sizeof(T)) {
   if (given == nullptr) throw std::invalid_argument(fmt::format("{} is null", what));
-  if (given->struct_size < sizeof(T))
+  if (given->struct_size < least)
     throw std::invalid_argument(
-        fmt::format("struct_size of {} is {}; expected at least {}", what, given->struct_size, sizeof(T)));
-  T copy;
-  std::memcpy(&copy, given, sizeof copy);
+        fmt::format("struct_size of {} is {}; expected at least {}", what, given->struct_size, least));
+  T copy{};
+  std::memcpy(&copy, given, std::min<std::size_t>(given->struct_size, sizeof copy));
   return copy;
 }
 
@@ -161,6 +161,8 @@ VariantInfo declaration_of(const mlstm_kernel& kernel) {
   info.stabilizer_init = set_of(kStabilizers, kernel.stabilizer_inits, "stabilizer_inits");
   info.operand_dtype = optional_dtype(kernel.operand_dtype, "operand_dtype");
   info.state_dtype = optional_dtype(kernel.state_dtype, "state_dtype");
+  info.gate_dtype = optional_dtype(kernel.gate_dtype, "gate_dtype");
+  info.product_dtype = optional_dtype(kernel.product_dtype, "product_dtype");
   info.full_precision_rows = flag(MLSTM_FULL_PRECISION_ROWS);
   info.truncates = flag(MLSTM_TRUNCATES);
   info.straddling_gate_gradients = flag(MLSTM_STRADDLING_GATE_SUMS);
@@ -350,7 +352,7 @@ PluginVariants load_plugin(const std::filesystem::path& path) {
     for (std::size_t n = 0; n < library.kernel_count; ++n) {
       place = fmt::format("kernel {}: ", n);
       const mlstm_kernel* const address = library.kernels[n];
-      const mlstm_kernel kernel = copy_of(address, "mlstm_kernel");
+      const mlstm_kernel kernel = copy_of(address, "mlstm_kernel", offsetof(mlstm_kernel, gate_dtype));
       if (kernel.name != nullptr) place = fmt::format("kernel {} ({}): ", n, text_of(kernel.name, "name"));
       variants.push_back(std::make_unique<LoadedVariant>(name, declaration_of(kernel), address, kernel));
       for (std::size_t other = 0; other < n; ++other)

@@ -482,6 +482,8 @@ KernelData declared_data(const VariantInfo& info, const Problem& problem, std::o
   data.convention = convention;
   data.operand_dtype = info.operand_dtype;
   data.state_dtype = info.state_dtype;
+  data.gate_dtype = info.gate_dtype;
+  data.product_dtype = info.product_dtype;
   // What the bounds need to know beside the contract's attributes.
   if (info.full_precision_rows) data.attributes["saved_dtype"] = std::string(to_string(state_dtype_of(problem.dtype)));
   if (info.truncates) data.attributes["rounding"] = std::string("truncate");

@@ -52,6 +52,8 @@ void transfer(Pipe& pipe, VariantInfo& info) {
   transfer(pipe, info.stabilizer_init);
   transfer(pipe, info.operand_dtype);
   transfer(pipe, info.state_dtype);
+  transfer(pipe, info.gate_dtype);
+  transfer(pipe, info.product_dtype);
   for (bool* flag : {&info.full_precision_rows, &info.truncates, &info.straddling_gate_gradients, &info.unnormalized,
                      &info.initial_states, &info.last_states, &info.last_state_cotangents})
     transfer(pipe, *flag);

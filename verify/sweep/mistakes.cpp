@@ -10,6 +10,7 @@
 
 #include "cases/problems.hpp"
 #include "judge/tensor_view.hpp"
+#include "sweep/declarations.hpp"
 #include "sweep/guesses.hpp"
 #include "sweep/mistakes.hpp"
 #include "sweep/probe.hpp"
@@ -140,7 +141,7 @@ std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, int 
   const auto add = [&](std::string name, auto change) {
     all.push_back({std::move(name), answer_to(c, threads, change)});
   };
-  if (c.kernel->variant.starts_with("chunkwise--") && p.chunk_size > 0 && p.chunk_size < p.shape.S) {
+  if (formulation_of(*c.kernel) == Module::chunkwise && p.chunk_size > 0 && p.chunk_size < p.shape.S) {
     all.push_back(
         {"the state is dropped between chunks", [&c, threads] { return chunk_by_chunk(c, Dropped::state, threads); }});
     if (!c.cotangents.empty())
@@ -409,9 +410,13 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   for (const Found& one : found)
     if (one.tensors == found.front().tensors && one.residual <= kAsWell * (found.front().residual + 1))
       names.push_back(one.name);
-  if (names.empty() || names.size() > kShown) return {};
-  return {
-      fmt::format("as if: {}: that would give {}", fmt::join(names, "; or: "), fmt::join(found.front().tensors, ", "))};
+  std::vector<std::string> lines;
+  if (!names.empty() && names.size() <= kShown)
+    lines.push_back(fmt::format("as if: {}: that would give {}", fmt::join(names, "; or: "),
+                                fmt::join(found.front().tensors, ", ")));
+  if (const std::string declaration = tightest_declaration(c, reference, items, threads); !declaration.empty())
+    lines.push_back(fmt::format("would pass if the kernel declared {}", declaration));
+  return lines;
 }
 
 }  // namespace mlstm::verify

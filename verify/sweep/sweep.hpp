@@ -224,10 +224,13 @@ struct FoundReport {
 FoundReport find_report(const std::filesystem::path& path, bool with_details);
 
 /// What a capture is judged by, and the options as they stand on the command line, for the reproduction line.
+struct Symptoms;
+
 struct CaptureOptions {
   JudgeOptions judge;
-  bool find_mistakes = false;  ///< compare failing tensors with known mistakes (mistakes.hpp)
-  bool named_alone = true;     ///< named itself, not found in a directory: then lacking a /kernel is an ERROR
+  Symptoms* symptoms = nullptr;  ///< where what the file says of its kernel goes (doctor.hpp), if it is wanted
+  bool find_mistakes = false;    ///< compare failing tensors with known mistakes (mistakes.hpp)
+  bool named_alone = true;       ///< named itself, not found in a directory: then lacking a /kernel is an ERROR
   int threads = 0;
 };
 

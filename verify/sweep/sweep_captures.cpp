@@ -8,6 +8,7 @@
 #include "cases/source_digest.hpp"
 #include "report/report.hpp"
 #include "runner/kernel_needs.hpp"
+#include "sweep/doctor.hpp"
 #include "sweep/mistakes.hpp"
 #include "sweep/sweep.hpp"
 
@@ -77,6 +78,7 @@ std::vector<Record> judge_capture(const std::filesystem::path& path, const Captu
         for (const std::string& line : find_mistakes(c, reference, items, options.threads))
           failing->explanation += "\n" + line;
     }
+    if (options.symptoms != nullptr) *options.symptoms = examine(c, reference, items, options.threads);
     if (c.cotangents.empty())
       for (const auto& [name, gradient] : c.kernel->gradients) {
         items.push_back(common);

@@ -34,6 +34,8 @@ struct VariantInfo {
   std::vector<StabilizerInit> stabilizer_init;   ///< the ones it can run
   std::optional<DType> operand_dtype;            ///< what matrix products read, if not the problem's dtype
   std::optional<DType> state_dtype;              ///< what chunk states are kept in, if not state_dtype_of(dtype)
+  std::optional<DType> gate_dtype;               ///< what logσ, m, F and I are computed or kept in, if not float32/64
+  std::optional<DType> product_dtype;            ///< what the terms of sums are rounded to, if they are
   bool full_precision_rows =
       false;  ///< m and d are saved for the backward pass in the state dtype, not in the problem's
   bool truncates = false;  ///< operands of products and results lose bits instead of being rounded to nearest

@@ -158,9 +158,8 @@ void add_flushed(const HeadProblem& p, const Values& x, const Rows& rows, Floors
   }
   Vec k = Vec::Zero(x.d), v = Vec::Zero(x.e), q_all = Vec::Zero(x.d), g_all = Vec::Zero(x.e);
   Mat last = Mat::Zero(x.d, x.e);
-  out.n_initial = Vec::Zero(x.d);
   if (p.cotangents.c_last != nullptr) last = ConstMap(p.cotangents.c_last, x.d, x.e).cwiseAbs();
-  if (p.cotangents.n_last != nullptr) out.n_initial = Eigen::Map<const Vec>(p.cotangents.n_last, x.d).cwiseAbs();
+  out.n_initial = p.cotangents.n_last == nullptr ? k : Vec(Eigen::Map<const Vec>(p.cotangents.n_last, x.d).cwiseAbs());
   k = last.rowwise().norm() + out.n_initial;
   v = last.colwise().norm().transpose();
   for (Index t = x.S - 1; t >= 0; --t) {
@@ -316,18 +315,18 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     // Rows: dq.
     const Mat past_g = weighted(c.past2, nt(g2, past.C2));
     Mat tg = s2 * weighted(c.past2, nt(g0.cwiseAbs2(), past.T));
+    const auto of_rows = [&](const Mat& t) -> Vec { return u2 * t.cwiseProduct(q.cwiseAbs2()).rowwise().sum(); };
+    const auto of_columns = [&](const Mat& t) -> Vec { return u2 * K2.cwiseProduct(t).rowwise().sum(); };
+    // Of pairs that straddle a gate in the chunk, those with a column before it: only they go through the state.
+    Vec row_state = of_rows(tg);
     if (reads) tg = p.sums_every_step ? Mat(rows.read_q.middleRows(t0, n)) : tg.cwiseMax(rows.read_q.middleRows(t0, n));
     out.q.middleRows(t0, n) =
         s2 * weighted(part(w2).cwiseProduct(part(rows.alpha_gv)), nn(D2_Eg, K2) + past_g) + u2 * tg;
     out.N.middleRows(t0, n) = nn(c.D, k) + c.past * past.n.transpose();
     out.n2.middleRows(t0, n) = nn(c.D2, K2) + c.past2 * past.n2.transpose();
     if (narrow) out.n2.middleRows(t0, n) += c.past2 * past.stored_n.transpose();
-    Vec row_T = tg.cwiseProduct(q.cwiseAbs2()).rowwise().sum();
-    if (reads) {  // the rounding of g_t enters q.dq with the whole numerator, g_t (C^T q) = dh_t h_t
-      const ConstMap dh(p.cotangents.h, S, e);
-      row_T = row_T.cwiseMax(dh.middleRows(t0, n).cwiseProduct(x.h.middleRows(t0, n)).rowwise().squaredNorm());
-    }
-    out.row_T.segment(t0, n) = u2 * row_T;
+    out.row_T.segment(t0, n) = of_rows(tg);
+    if (p.sums_every_step) row_state = of_rows(tg);
     const Vec past_EG = Q2.cwiseProduct(past_g).rowwise().sum();
     Vec past_P2 = s2 * c.past2.cwiseProduct(quadratic(q, past.kk));
     if (narrow) past_P2 += c.past2.cwiseProduct(Q2 * past.stored_n);
@@ -358,6 +357,7 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     Mat n_read = Mat::Zero(n, d);  // what dn as it is stored, or read, leaves in dk
     if (narrow && !p.sums_every_step) n_read = p.u.state * p.u.state * plain_last2 * stored_n.transpose();
     Mat tk = weighted(plain_last2, nt(V2, f.T)), tv = weighted(plain_last2, nn(K2, f.T));
+    Vec column_state = of_columns(tk);
     if (reads) {
       const Reads own = read_cotangents(p, x, rows, gamma, t0, n, states);
       if (p.sums_every_step) n_read = u2 * own.n;
@@ -366,7 +366,8 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     }
     out.k.middleRows(t0, n) = weighted(aligned_v, tn(W_D2_Eg, Q2) + weighted(last2, VX)) + u2 * tk;
     out.v.middleRows(t0, n) = weighted(aligned_k, tn(W_E, g2) + weighted(last2, KX)) + u2 * tv;
-    out.column_T.segment(t0, n) = u2 * K2.cwiseProduct(tk).rowwise().sum();
+    out.column_T.segment(t0, n) = of_columns(tk);
+    if (p.sums_every_step) column_state = of_columns(tk);
     const Vec both = aligned_k.cwiseProduct(aligned_v);
     const auto later = [&](const Mat& state) -> Vec {  // sum over later rows of state . (k^2 v^2)
       return last2.cwiseProduct(nn(K2, state).cwiseProduct(V2).rowwise().sum());
@@ -396,9 +397,8 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
                           around(past.stored_n, dn.cwiseAbs2()) + around(past.n.cwiseAbs2(), ratio2 * stored_n));
     out.shared.segment(t0, n) =
         straddling(weighted(a_r, EG), a_r.cwiseProduct(past_EG), later(f.Z), around(past.C2, f.Z));
-    out.straddle.segment(t0, n) =
-        straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + out.row_T.segment(t0, n),
-                   later(f.A) + out.column_T.segment(t0, n), around(past.C2, f.A) + both_stored);
+    out.straddle.segment(t0, n) = straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + row_state,
+                                             later(f.A) + column_state, around(past.C2, f.A) + both_stored);
     const double around_r = around(past.kk, f.r_qq), around_w = around(past.kk, f.w_qq);
     out.shared_gamma.segment(t0, n) = straddling(P2r, part(gr2).cwiseProduct(past_P2), later_r, around_r);
     out.straddle_gamma.segment(t0, n) =
@@ -586,7 +586,7 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
 
     for (Index t = 0; t < S; ++t) {
       const double si = exp_gate ? 1 : sigmoid_of_minus(p.in.i[t]), sf = sigmoid_of_minus(p.in.f[t]);
-      const double uv = rows.uv[t];
+      const double uv = rows.uv[t] + (p.u.gate > p.u.accumulator ? p.u.gate : 0);  // slopes are gates, too
       out.i[t] = si * bi[t] + (uo + uv + rows.delta_j[t]) * size.i[t] + lost_with_slope(si, size.i[t], p.u.flush) + eta;
       const double value =
           (uo + uv) * size.f[t] + sf * (row_jump[t] + scattering) + lost_with_slope(sf, size.f[t], p.u.flush) + eta;

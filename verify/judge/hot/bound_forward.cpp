@@ -51,7 +51,8 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
   else
     rows.m0 = p.stabilizer_init == StabilizerInit::zero ? 0 : -kInf;
   double m = rows.m0, largest_m = std::isfinite(m) ? std::abs(m) : 0;
-  const double W = static_cast<double>(p.window), ua = p.u.accumulator;
+  const double W = static_cast<double>(p.window), ua = p.u.accumulator, ug = p.u.gate;
+  double memory = 0;  // steps
   Sight sight(p);
   for (Index t = 0; t < S; ++t) {
     rows.lf[t] = log_sigmoid(p.in.f[t]);
@@ -64,7 +65,15 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
     const double seen = sight.span(rows, t, p.window);
     rows.delta[t] =
         ua * (8 + (2 + std::sqrt(std::min(steps + 1, W))) * seen + (1 + std::sqrt(steps / W)) * (1 + 2 * largest_m));
-    rows.delta_j[t] = 2 * ua * (std::abs(rows.li[t]) + std::abs(m));
+    rows.delta_j[t] = 2 * std::max(ua, ug) * (std::abs(rows.li[t]) + std::abs(m));
+    if (ug > ua) {
+      // Kept in a narrow format: F and I themselves, once per window that is remembered; every partial sum of logσ(f),
+      // and m at both ends.
+      memory = 1 + std::exp(rows.lf[t]) * memory;
+      // A sum of many small terms loses those that are below half a step, all with one sign, and no more than all.
+      const double of_sums = std::min(1.0, ug * (1 + std::min(steps + 1, W) / 2)) * seen;
+      rows.delta[t] += ug * (2 + std::sqrt(1 + memory / W) + 2 * largest_m) + of_sums;
+    }
     rows.w[t] = p.u.operand + rows.delta[t];
     // Roundings are random within a window; what is carried from one window to the next is rounded alike when inputs
     // repeat.
@@ -417,7 +426,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
   }
   // Unlike differences of stabilisers, m itself may be scanned step by step, whatever the window.
   if (bounds.out.m_last != nullptr) {
-    const double scan = p.u.accumulator * (1 + std::sqrt(double(S))) * (1 + rows.m.cwiseAbs().maxCoeff());
+    const double scan = p.u.gate * (1 + std::sqrt(double(S))) * (1 + rows.m.cwiseAbs().maxCoeff());
     *bounds.out.m_last = delta + scan + us * std::abs(rows.m[S - 1]);
   }
   return rows;

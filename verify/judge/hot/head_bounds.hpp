@@ -15,7 +15,8 @@ struct Roundoffs {
   double output;       ///< u_o: stored outputs and gradients
   double saved;        ///< u_s: m and d as saved for the backward pass
   double state;        ///< u_state: chunk states and last states
-  double accumulator;  ///< u_a: sums, gates, exponents
+  double accumulator;  ///< u_a: sums, exponents
+  double gate;         ///< u_g: logσ, m, F and I as they are kept; u_a unless declared
   double step;         ///< eta: smallest step of an operand near 0
   double flush;        ///< eta_0: smallest normal number of sums and gates; what is below may become 0
 };

@@ -34,11 +34,12 @@ class DecayRows {
     if (c_.has("one_step_document_lost") && row > 0 && is_reset(log_f) && is_reset(gates_.log_f[row - 1])) log_f = 0;
     restart_scan();
     for (Index j = 0; j < t_; ++j) log_D_[static_cast<std::size_t>(j)] += log_f;
+    round_all(c_.gate, log_D_.data(), t_);
     log_D_[static_cast<std::size_t>(t_)] = gates_.log_i[row] + (c_.has("decay_inclusive") ? log_f : 0);
     if (c_.has("gates_summed_over_resets")) difference_of_sums(log_f);
     if (c_.has("past_decay_short") && t_ == 0) return;
     if (c_.has("reset_missed_at_chunk_start") && t_ == 0 && is_reset(log_f)) return;
-    log_past_ += log_f;
+    log_past_ = rounded(c_.gate, log_past_ + log_f);
     log_decay_ += log_f;
   }
 
@@ -53,13 +54,14 @@ class DecayRows {
                                                       gates_.log_f.begin() + static_cast<std::ptrdiff_t>(end),
                                                       [](Real log_f) { return is_reset(log_f); }))
       return 0;
-    return c_.exp(c_.has("m_not_rescaled") ? log_decay_ : log_past_ - m());
+    return rounded(c_.gate, c_.exp(c_.has("m_not_rescaled") ? log_decay_ : log_past_ - m()));
   }
 
   /// D_t0 ... D_tt.
   void inputs(Real* D) const {
     const Real shift = m();
     for (Index j = 0; j <= t_; ++j) D[j] = c_.exp(log_D_[static_cast<std::size_t>(j)] - shift);
+    round_all(c_.gate, D, t_ + 1);
   }
 
   /// D_t0 ... D_t,cols-1: 0 beyond t.

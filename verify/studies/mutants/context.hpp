@@ -23,6 +23,8 @@ struct Context {
   Rounding operand = Rounding::none;      ///< operands of matrix products
   Rounding accumulator = Rounding::none;  ///< their sums
   Rounding state = Rounding::none;        ///< states, after every update
+  Rounding gate = Rounding::none;         ///< logσ, m, sums of them, F and I
+  Rounding product = Rounding::none;      ///< terms of sums
 
   /// What P is rounded to.
   Rounding weights() const { return has("P_truncated") ? truncated(operand) : operand; }
@@ -40,7 +42,7 @@ struct Context {
   bool does(Habits habit) const { return (habits & habit) != 0; }
   /// The same for another problem, which has to outlive what is returned.
   Context on(const Problem& other) const {
-    return {other, bug, target, raced, library, rounded_gates, habits, operand, accumulator, state};
+    return {other, bug, target, raced, library, rounded_gates, habits, operand, accumulator, state, gate, product};
   }
   /// Exponential, as kernels take it.
   template <class Real>
@@ -78,6 +80,8 @@ inline Context context_of(const Problem& problem, Bug bug, std::string_view targ
   if (bug == "float16_accumulation" && !is_float64) c.accumulator = Rounding::float16;
   if (bug == "bfloat16_accumulation" && !is_float64) c.accumulator = Rounding::bfloat16;
   if ((bug == "state_bfloat16" || c.does(kNarrowStates)) && !is_float64) c.state = Rounding::bfloat16;
+  if (c.does(kNarrowGates) && !is_float64) c.gate = Rounding::bfloat16;
+  if (c.does(kRoundsProducts) && !is_float64) c.product = Rounding::bfloat16;
   if (bug == "state_float32" && is_float64) c.state = Rounding::float32;
   if (bug == "state_bfloat16_like_operands" && problem.dtype == DType::bfloat16) c.state = Rounding::bfloat16;
   if (bug == "state_float16_like_operands" && problem.dtype == DType::float16) c.state = Rounding::float16;

@@ -12,6 +12,8 @@ enum Habits : unsigned {
   kFlushesSubnormals = 8,       ///< subnormal numbers are taken for 0, as operands and as results
   kScattersByDifferences = 16,  ///< the stabiliser's part of df by differences at both ends, and a sum over them
   kCutsByHead = 32,             ///< every second head sums in chunks of half the length, as stream-K products do
+  kNarrowGates = 128,           ///< logσ, m, their sums, F and I rounded to bfloat16, and so declared
+  kRoundsProducts = 256,        ///< recurrent: the terms of sums rounded to bfloat16, and so declared
   kNarrowStates = 64,  ///< states and their cotangents rounded to bfloat16 whenever they change, and so declared
 };
 

@@ -121,7 +121,7 @@ Real log_sigmoid(const Context& c, Real x) {
   if (c.has("forget_gate_exp")) return x;
   if (c.has("forget_gate_hard")) return std::min(x, Real(0));
   const Real value = std::min(x, Real(0)) - std::log1p(std::exp(-std::abs(x)));
-  return c.has("log_gate_16_bit") ? rounded(rounding_of(c.problem.dtype), value) : value;
+  return rounded(c.has("log_gate_16_bit") ? rounding_of(c.problem.dtype) : c.gate, value);
 }
 
 template <class Real>
@@ -139,6 +139,7 @@ void scan_stabilizer(const Context& c, Gates<Real>& gates) {
     const bool newest = gates.log_i[t] >= past;
     gates.newest[t] = newest;
     gates.m[t] = newest ? gates.log_i[t] : past;
+    gates.m[t] = rounded(c.gate, gates.m[t]);
     if (c.has("m_bfloat16")) gates.m[t] = rounded(Rounding::bfloat16, gates.m[t]);
   }
 }
@@ -162,7 +163,7 @@ Gates<Real> load_gates(const Context& c, const Args& args, Index head, Index row
     gates.log_f[t] = log_sigmoid(c, forget);
     gates.slope_f[t] = sigmoid(c.has("df_sigmoid_of_f") ? forget : -forget);
     if (c.has("df_without_sigmoid")) gates.slope_f[t] = 1;
-    gates.log_i[t] = input;
+    gates.log_i[t] = rounded(c.gate, input);
     if (c.has("input_clamped_150")) gates.log_i[t] = std::max(input, Real(-150));
     if (c.has("input_clamped_1000")) gates.log_i[t] = std::max(input, Real(-1000));
     if (problem.gate == Gate::exp || c.has("input_gate_exp")) continue;

@@ -18,8 +18,25 @@ struct StepGates {
     const Real log_f = gates.log_f[row];
     decay = c.exp(c.has("m_not_rescaled") ? log_f : log_f + gates.m_before(t) - gates.m[row]);
     input = c.exp(c.has("input_unstabilized") ? gates.log_i[row] : gates.log_i[row] - gates.m[row]);
+    decay = rounded(c.gate, decay);
+    input = rounded(c.gate, input);
   }
 };
+
+/// out += a * x with every term rounded to `to`.
+template <class Real>
+void add_rounded(Rounding to, Real* out, Real a, const Real* x, Index n) {
+  if (to == Rounding::none) return add_scaled(out, a, x, n);
+  for (Index at = 0; at < n; ++at) out[at] += rounded(to, a * x[at]);
+}
+
+template <class Real>
+Real dot_rounded(Rounding to, const Real* a, const Real* b, Index n) {
+  if (to == Rounding::none) return dot(a, b, n);
+  Real sum = 0;
+  for (Index at = 0; at < n; ++at) sum += rounded(to, a[at] * b[at]);
+  return sum;
+}
 
 /// A state as products read it: as it is, or (a habit) rounded to the operands' dtype.
 template <class Real>
@@ -66,13 +83,13 @@ Real advance(const Context& c, const Head<Real>& in, Index t, State<Real> state,
       add_scaled(numerator, query, C, DHV);
       l += query * state.n[a];
     }
-    for (Index e = 0; e < DHV; ++e) C[e] = decay * C[e] + key * v[e];
-    state.n[a] = decay_n * state.n[a] + key;
+    for (Index e = 0; e < DHV; ++e) C[e] = decay * C[e] + rounded(c.product, key * v[e]);
+    state.n[a] = decay_n * state.n[a] + rounded(c.product, key);
     if (late) continue;
-    add_scaled(numerator, query, read.of(C), DHV);
+    add_rounded(c.product, numerator, query, read.of(C), DHV);
     round_all(c.accumulator, numerator, DHV);
     if (c.has("normaliser_keys_beyond_128") && a >= 128) continue;
-    if (!c.has("last_key_dimension_lost") || a + 1 < DHQK) l += query * read.of(state.n[a]);
+    if (!c.has("last_key_dimension_lost") || a + 1 < DHQK) l += rounded(c.product, query * read.of(state.n[a]));
   }
   round_all(c.state, state.C, State<Real>::size(c.problem.shape));
   if (c.has("n_bfloat16")) round_all(Rounding::bfloat16, state.n, DHQK);
@@ -107,14 +124,16 @@ void step_back(const Context& c, const Head<Real>& in, const HeadCotangents<Real
   for (Index a = 0; a < DHQK; ++a) {
     Real *const dC = d_state.C + a * DHV, *const C = seen.C + a * DHV;
     const Real query = (c.has("dstate_query_unscaled") ? Real(1) : in.scale) * q[a];
-    add_scaled(dC, query, g.data(), DHV);
+    add_rounded(c.product, dC, query, g.data(), DHV);
     if (!c.has("dn_without_gamma")) d_state.n[a] += query * gamma;
-    dq[a] = (c.has("dS_unscaled") ? Real(1) : in.scale) *
-            (dot(read.of(C), g.data(), DHV) + (c.has("dq_without_n") ? Real(0) : gamma * read.of(seen.n[a])));
+    dq[a] =
+        (c.has("dS_unscaled") ? Real(1) : in.scale) * (dot_rounded(c.product, read.of(C), g.data(), DHV) +
+                                                       (c.has("dq_without_n") ? Real(0) : gamma * read.of(seen.n[a])));
     const Real* const later = read.of(dC);
-    dk[a] = gates.input * (dot(later, v, DHV) + (c.has("dk_without_dn") ? Real(0) : read.of(d_state.n[a])));
+    dk[a] = gates.input *
+            (dot_rounded(c.product, later, v, DHV) + (c.has("dk_without_dn") ? Real(0) : read.of(d_state.n[a])));
     if (c.has("dk_without_input_gate")) dk[a] = dot(dC, v, DHV) + d_state.n[a];
-    add_scaled(dv, (c.has("dv_from_queries") ? q[a] : k[a]) * gates.input, later, DHV);
+    add_rounded(c.product, dv, (c.has("dv_from_queries") ? q[a] : k[a]) * gates.input, later, DHV);
     d_log_f += dot(dC, past.C + a * DHV, DHV) + (c.has("df_without_n") ? Real(0) : d_state.n[a] * past.n[a]);
   }
   out.d_log_i[row] = dot(k, dk, DHQK);

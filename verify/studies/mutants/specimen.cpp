@@ -50,8 +50,10 @@ Kind other_kind(Formulation formulation, Module module, unsigned habits, const s
                 std::string description) {
   VariantInfo info = declaration(module, name, std::move(description));
   if (module == Module::parallel) info.S.max = 4096;
-  if ((habits & kNarrowStates) != 0) {
-    info.state_dtype = DType::bfloat16;
+  if ((habits & kNarrowGates) != 0) info.gate_dtype = DType::bfloat16;
+  if ((habits & kRoundsProducts) != 0) info.product_dtype = DType::bfloat16;
+  if ((habits & kNarrowStates) != 0) info.state_dtype = DType::bfloat16;
+  if ((habits & (kNarrowStates | kNarrowGates | kRoundsProducts)) != 0) {
     info.dtypes = {DType::float32, DType::bfloat16};  // in float16 an overflow of dq would spoil df
   }
   return {Specimens{}, name, formulation, false, std::move(info), habits};
@@ -74,6 +76,14 @@ std::vector<Kind> all_other_kinds() {
   add(F::chunkwise, M::chunkwise, kScattersByDifferences, "differences_specimen_ownbw",
       "the stabiliser's part of df by differences and a sum over them");
   add(F::chunkwise, M::chunkwise, kCutsByHead, "stream_k_specimen_ownbw", "sums cut at places that depend on the head");
+  const std::string gates = "gates, stabiliser and their sums in bfloat16";
+  add(F::recurrent, M::recurrent, kNarrowGates, "narrow_gates_specimen_ownbw", gates);
+  add(F::parallel, M::parallel, kNarrowGates, "narrow_gates_specimen_ownbw", gates);
+  add(F::chunkwise, M::chunkwise, kNarrowGates, "narrow_gates_specimen_ownbw", gates);
+  add(F::recurrent, M::recurrent, kRoundsProducts, "rounded_products_specimen_ownbw",
+      "every product rounded to bfloat16");
+  add(F::recurrent, M::recurrent, kNarrowGates | kNarrowStates | kReadsRoundedState | kRoundsProducts,
+      "all_bfloat16_specimen_ownbw", "gates, states and products in bfloat16");
   const std::string narrow = "states rounded to bfloat16 whenever they change";
   add(F::recurrent, M::recurrent, kNarrowStates, "narrow_states_specimen_ownbw", narrow);
   add(F::chunkwise, M::chunkwise, kNarrowStates, "narrow_states_specimen_ownbw", narrow);
