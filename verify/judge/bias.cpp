@@ -68,7 +68,7 @@ class HeadParts {
       : judged_(judged), view_(view), kind_(kind), sharing_(sharing), head_(head), open_rows_(open_rows) {
     rows_.resize(static_cast<std::size_t>(view.rows));
     const double* const first = judged.reference->data() + head * view.rows * view.columns;
-    constexpr std::int64_t most = 1 << 14;
+    constexpr std::int64_t most = 1 << 12;
     const std::int64_t size = view.rows * view.columns, step = (size - 1) / most + 1;
     Numbers sample;
     for (std::int64_t at = 0; at < size; at += step) sample.push_back(first[at]);

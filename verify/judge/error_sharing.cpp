@@ -2,10 +2,13 @@
 #include "judge/error_sharing.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <unordered_map>
+#include <vector>
 
 namespace mlstm::verify {
 
@@ -167,7 +170,8 @@ HeadSharing sharing_of(const Case& c, const Precision& precision, std::int64_t h
   HeadSharing out;
 
   // Gates: as BOUNDS.md, section 2. Sums of them are carried from row to row, so their errors are shared.
-  const double ua = precision.storage == DType::float64 ? 0x1p-53 : 0x1p-24;
+  const double accumulator = precision.storage == DType::float64 ? 0x1p-53 : 0x1p-24;
+  const double ua = precision.gate ? std::max(unit_roundoff(*precision.gate), accumulator) : accumulator;
   const std::int64_t reference_window = problem.chunk_size > 0 ? problem.chunk_size : 64;
   const std::int64_t W = std::max(precision.window, precision.operand == DType::float64 ? reference_window : 1);
   out.rows.resize(S), out.columns.resize(S);
@@ -277,18 +281,27 @@ ErrorSharing::ErrorSharing(const Case& c, const Precision& precision) {
 }
 
 double coincidence(const Numbers& values) {
-  std::unordered_map<std::uint32_t, double> weights;
+  // Weights by the first 22 digits of the number, in a table that is never more than half full.
+  struct Slot {
+    std::uint32_t digits = 0;
+    double weight = 0;  // 0: free
+  };
+  const std::size_t size = std::bit_ceil(2 * values.size() + 1);
+  std::vector<Slot> slots(size);
   double all = 0, squares = 0;
   for (const double x : values) {
-    int exponent = 0;
-    const double digits = std::frexp(std::abs(x), &exponent), weight = x * x;
+    const double weight = x * x;
     if (!(weight > 0) || !std::isfinite(weight)) continue;
-    weights[static_cast<std::uint32_t>(std::lround(digits * 0x1p22))] += weight;
+    const auto digits = static_cast<std::uint32_t>((std::bit_cast<std::uint64_t>(x) + (1u << 30)) >> 31) & 0x1fffffu;
+    std::size_t at = digits * 2654435761u & (size - 1);
+    while (slots[at].weight > 0 && slots[at].digits != digits) at = (at + 1) & (size - 1);
+    slots[at].digits = digits;
+    slots[at].weight += weight;
     all += weight;
     squares += weight * weight;
   }
   double alike = -squares;
-  for (const auto& [digits, weight] : weights) alike += weight * weight;
+  for (const Slot& slot : slots) alike += slot.weight * slot.weight;
   const double pairs = all * all - squares;
   return pairs > squares * 1e-9 ? std::clamp(alike / pairs, 0.0, 1.0) : 0;
 }

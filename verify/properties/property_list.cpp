@@ -89,7 +89,7 @@ const std::vector<Property>& all_properties() {
        check_packed},
       {{"many_heads",
         "more heads than 16 bits count, tensors beyond 2^22 elements: copies of a few heads agree with them"},
-       {"regime=standard,B=256,NH=257,S=8,DHQK=8,DHV=8,L=16,eps=0.01",
+       {"regime=standard,B=256,NH=257,S=2,DHQK=8,DHV=8,L=16,eps=0.01",
         "regime=standard,gate=sigmoid,B=256,NH=257,S=1,DHQK=8,DHV=8,L=16,initial_states=1"},
        {DType::float32, DType::bfloat16},
        many_heads_refusal,
