@@ -45,12 +45,15 @@ std::vector<std::byte> pack_as(const Array& array, DType dtype) {
   std::vector<std::byte> bytes(array.size() * sizeof(T));
   std::byte* out = bytes.data();
   for (const double value : array) {
-    // rounded once, in round_to: the conversions that follow are exact
-    T stored;
-    if constexpr (sizeof(T) == 2)
-      stored = T(static_cast<float>(round_to(dtype, value)));
-    else
-      stored = static_cast<T>(round_to(dtype, value));
+    const auto convert = [](double x) {
+      if constexpr (sizeof(T) == 2)
+        return T(static_cast<float>(x));
+      else
+        return static_cast<T>(x);
+    };
+    // Nearly all values are numbers of the dtype. Others are rounded once, in round_to: the conversion is exact then.
+    T stored = convert(value);
+    if (static_cast<double>(stored) != value) stored = convert(round_to(dtype, value));
     std::memcpy(out, &stored, sizeof(T));
     out += sizeof(T);
   }

@@ -129,6 +129,14 @@ double round_to(DType dtype, double value) {
   return sign != 0 ? -result : result;
 }
 
-bool is_representable(DType dtype, double value) { return std::isfinite(value) && round_to(dtype, value) == value; }
+bool is_representable(DType dtype, double value) {
+  if (dtype == DType::float64 || !std::isfinite(value)) return std::isfinite(value);
+  const auto narrow = static_cast<float>(value);
+  if (static_cast<double>(narrow) != value) return false;
+  if (dtype == DType::float32) return true;
+  // bfloat16 has the exponents of float32, and half of its bits.
+  if (dtype == DType::bfloat16) return (std::bit_cast<std::uint32_t>(narrow) & 0xffffu) == 0;
+  return round_to(dtype, value) == value;
+}
 
 }  // namespace mlstm
