@@ -43,13 +43,13 @@ __global__ void weigh_squares(Chunks shape, std::int64_t rows, Gates gates, RowW
   const Real scale = static_cast<Real>(shape.scale);
   const Real inverse = weights.lifted_inverse[index], gamma = weights.lifted_gamma[index];
   const std::int64_t end = row.valid ? row.step + 1 : 0;
-  const double M = row.valid ? gates.M[row.source] : 0;
+  const Wide M = row.valid ? load_wide(gates.M, gates.M_low, row.source) : Wide{};
   Real left = 0;
   for (std::int64_t tile = 0; tile < shape.leading; tile += 32) {
     const std::int64_t j = tile + lane;
     Real p = 0, ds = 0, G = 0;
     if (j < end) {
-      const Real D = exp(static_cast<Real>(gates.a[first + j] - M));
+      const Real D = exp(static_cast<Real>(difference(load_wide(gates.a, gates.a_low, first + j), M)));
       const Real dP = inverse * squares.dA[offset + j] + gamma;
       p = scale * (squares.scores[offset + j] * D);
       ds = scale * (dP * D);

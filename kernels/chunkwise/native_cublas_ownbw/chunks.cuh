@@ -20,6 +20,7 @@
 #include "common/cuda/launch.hpp"
 #include "common/cuda/scan.cuh"
 #include "common/cuda/types.cuh"
+#include "common/cuda/wide.cuh"
 
 namespace mlstm::kernels::chunkwise_native_cublas {
 
@@ -145,8 +146,9 @@ __global__ void fill_weights(Chunks shape, std::int64_t rows, Gates gates, const
   const Row row = row_of(shape, index);
   Real D_last = 0, past = 0, lift = 1, lifted_inverse = 0, lifted_gamma = 0;
   if (row.valid) {
-    past = exp(static_cast<Real>(gates.m_entering[row.chunk] - gates.M[row.source]));
-    D_last = exp(static_cast<Real>(gates.a[row.source] - gates.M[row.last]));
+    const Wide M = load_wide(gates.M, gates.M_low, row.source), M_last = load_wide(gates.M, gates.M_low, row.last);
+    past = exp(static_cast<Real>(difference({gates.m_entering[row.chunk], 0}, M)));
+    D_last = exp(static_cast<Real>(difference(load_wide(gates.a, gates.a_low, row.source), M_last)));
     if (row.source == row.last) out.past_last[row.chunk] = past;
     if (inverse != nullptr) {
       if (inverse[row.source] >= ldexp(Real(1), half_exponent))
@@ -260,7 +262,9 @@ struct States {
 inline Gates from_head(const Gates& gates, const Chunks& shape, std::int64_t head) {
   const std::int64_t row = head * shape.S;
   const std::int64_t chunk = head * shape.NC;
-  return {gates.a + row,    gates.M + row,      gates.m + row,          gates.m_entering + chunk,
+  const auto low = [row](double* part) { return part == nullptr ? nullptr : part + row; };
+  return {gates.a + row,    gates.M + row,      low(gates.a_low),
+          low(gates.M_low), gates.m + row,      gates.m_entering + chunk,
           gates.past + row, gates.D_last + row, gates.past_last + chunk};
 }
 

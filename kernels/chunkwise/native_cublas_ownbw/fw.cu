@@ -26,12 +26,12 @@ __global__ void weigh_scores(Chunks shape, std::int64_t rows, Gates gates, RowWe
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const std::int64_t first = row.source - row.step;
   const Real scale = static_cast<Real>(shape.scale);
-  const double M = row.valid ? gates.M[row.source] : 0;
+  const Wide M = row.valid ? load_wide(gates.M, gates.M_low, row.source) : Wide{};
   Real sum = 0;
   for (std::int64_t j = lane; j < shape.leading; j += 32) {
     Real p = 0;
     if (row.valid && j <= row.step) {
-      const Real D = exp(static_cast<Real>(gates.a[first + j] - M));
+      const Real D = exp(static_cast<Real>(difference(load_wide(gates.a, gates.a_low, first + j), M)));
       p = scale * (scores[index * shape.leading + j] * D);
     }
     sum += p;

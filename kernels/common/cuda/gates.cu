@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "common/cuda/launch.hpp"
 #include "common/cuda/scan.cuh"
 #include "common/cuda/types.cuh"
+#include "common/cuda/wide.cuh"
 
 namespace mlstm::kernels::cuda {
 namespace {
@@ -49,19 +51,22 @@ __global__ void entering_kernel(std::int64_t S, std::int64_t L, const T* i, cons
   }
 }
 
+/// Number: double or Wide.
+template <class Number>
 struct Sum {
-  double x;
-  static __device__ Sum shuffle_up(Sum a, int lanes) { return {__shfl_up_sync(kAllLanes, a.x, lanes)}; }
+  Number x;
+  static __device__ Sum shuffle_up(Sum a, int lanes) { return {shuffled_up(kAllLanes, a.x, lanes)}; }
   struct Join {
-    __device__ Sum operator()(Sum a, Sum b) const { return {a.x + b.x}; }
+    __device__ Sum operator()(Sum a, Sum b) const { return {plus(a.x, b.x)}; }
   };
 };
 
+template <class Number>
 struct Max {
-  double x;
-  static __device__ Max shuffle_up(Max a, int lanes) { return {__shfl_up_sync(kAllLanes, a.x, lanes)}; }
+  Number x;
+  static __device__ Max shuffle_up(Max a, int lanes) { return {shuffled_up(kAllLanes, a.x, lanes)}; }
   struct Join {
-    __device__ Max operator()(Max a, Max b) const { return {fmax(a.x, b.x)}; }
+    __device__ Max operator()(Max a, Max b) const { return {larger(a.x, b.x)}; }
   };
 };
 
@@ -70,8 +75,11 @@ template <class T>
 __global__ void chunk_gates_kernel(std::int64_t S, std::int64_t L, bool exp_gate, const T* i, const T* f,
                                    const RealOf<T>* m_initial, double m_0, bool m_entering_given, Gates gates,
                                    RealOf<T>* m_last) {
-  __shared__ Sum sums[kMaxWarps];
-  __shared__ Max maxima[kMaxWarps];
+  using Number = std::conditional_t<std::is_same_v<T, double>, Wide, double>;
+  using Adding = Sum<Number>;
+  using Comparing = Max<Number>;
+  __shared__ Adding sums[kMaxWarps];
+  __shared__ Comparing maxima[kMaxWarps];
   const std::int64_t chunks = (S - 1) / L + 1, head = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
   double m_entering = 0;
   if (exp_gate) {
@@ -82,33 +90,34 @@ __global__ void chunk_gates_kernel(std::int64_t S, std::int64_t L, bool exp_gate
   }
   if (!m_entering_given && threadIdx.x == 0) gates.m_entering[blockIdx.x] = m_entering;
   const std::int64_t begin = chunk * L, end = begin + L < S ? begin + L : S;
-  double b_before = 0, M_before = m_entering;
+  Number b_before{}, M_before{m_entering};
   for (std::int64_t first = begin; first < end; first += blockDim.x) {
     const std::int64_t t = first + threadIdx.x, at = head * S + t;
-    Sum step{0};
+    Adding step{};
     double log_i = -INFINITY;
     if (t < end) {
-      step.x = log_sigmoid(static_cast<double>(to_real(f[at])));
+      step.x = Number{log_sigmoid(static_cast<double>(to_real(f[at])))};
       log_i = static_cast<double>(to_real(i[at]));
       if (!exp_gate) log_i = log_sigmoid(log_i);
     }
-    Sum sum;
-    const double b = b_before + block_scan(step, Sum::Join{}, sums, sum).x;
-    const double a = log_i - b;
-    Max max;
-    const double largest = block_scan(Max{a}, Max::Join{}, maxima, max).x;
-    const double M = exp_gate ? fmax(M_before, largest) : -b;
+    Adding sum;
+    const Number b = plus(b_before, block_scan(step, typename Adding::Join{}, sums, sum).x);
+    const Number a = plus(Number{log_i}, negated(b));
+    Comparing max;
+    const Number largest = block_scan(Comparing{a}, typename Comparing::Join{}, maxima, max).x;
+    const Number M = exp_gate ? larger(M_before, largest) : negated(b);
     if (t < end) {
-      gates.a[at] = a;
-      gates.M[at] = M;
-      gates.m[at] = exp_gate ? b + M : 0;
-      gates.past[at] = expf(static_cast<float>(m_entering - M));
-      if (t == S - 1 && m_last != nullptr && exp_gate) m_last[head] = static_cast<RealOf<T>>(b + M);
+      const double m = exp_gate ? high(plus(b, M)) : 0;
+      store(gates.a, gates.a_low, at, a);
+      store(gates.M, gates.M_low, at, M);
+      gates.m[at] = m;
+      gates.past[at] = expf(static_cast<float>(m_entering - high(M)));
+      if (t == S - 1 && m_last != nullptr && exp_gate) m_last[head] = static_cast<RealOf<T>>(m);
     }
-    b_before += sum.x;
-    M_before = fmax(M_before, max.x);
+    b_before = plus(b_before, sum.x);
+    M_before = larger(M_before, max.x);
   }
-  const double M_last = exp_gate ? M_before : -b_before;
+  const double M_last = high(exp_gate ? M_before : negated(b_before));
   for (std::int64_t t = begin + threadIdx.x; t < end; t += blockDim.x)  // the steps that this thread has written
     gates.D_last[head * S + t] = expf(static_cast<float>(gates.a[head * S + t] - M_last));
   if (threadIdx.x == 0) gates.past_last[blockIdx.x] = expf(static_cast<float>(m_entering - M_last));
@@ -178,21 +187,24 @@ struct WalkEnds {
 
 // One block per head goes over the sequence backwards.
 template <class T>
-__global__ void finish_gates_kernel(std::int64_t S, bool exp_gate, bool exact, const T* i, const T* f, const double* a,
-                                    const double* M, const RealOf<T>* dm, const RealOf<T>* d_log_i,
-                                    const RealOf<T>* d_log_f, WalkEnds<RealOf<T>> ends, T* di, T* df) {
+__global__ void finish_gates_kernel(std::int64_t S, bool exp_gate, bool exact, const T* i, const T* f, Gates gates,
+                                    const RealOf<T>* dm, const RealOf<T>* d_log_i, const RealOf<T>* d_log_f,
+                                    WalkEnds<RealOf<T>> ends, T* di, T* df) {
   using Real = RealOf<T>;
   __shared__ Carried totals[kMaxWarps];
   const std::int64_t head = blockIdx.x, offset = head * S;
+  const auto is_newest = [&](std::int64_t at) {
+    return equal(load_wide(gates.a, gates.a_low, at), load_wide(gates.M, gates.M_low, at));
+  };
   double carried_before = 0;  // of the step after this tile's last one, if it is passed on
   for (std::int64_t last = S - 1; last >= 0; last -= blockDim.x) {
     const std::int64_t t = last - threadIdx.x, at = offset + t;
     Carried step{0, 0};
     bool newest = false;
     if (t >= 0 && exp_gate) {
-      newest = a[at] == M[at];
+      newest = is_newest(at);
       step.x = dm != nullptr ? static_cast<double>(dm[at]) : 0.0;
-      step.fresh = t + 1 < S && a[at + 1] == M[at + 1];
+      step.fresh = t + 1 < S && is_newest(at + 1);
       if (t == S - 1) {
         if (exact && ends.after_product != nullptr) step.x -= static_cast<double>(ends.after_product[head]);
         if (ends.dm_last != nullptr) step.x += static_cast<double>(ends.dm_last[head]);
@@ -303,7 +315,7 @@ void finish_gates(const Problem& problem, const BackwardArgs& args, const Gates&
                               static_cast<Real*>(problem.has_initial_state ? args.dm_initial : nullptr)};
     launch("finish_gates_kernel", finish_gates_kernel<T>, grid_of(problem.shape.heads()), threads_for(S), 0, stream, S,
            problem.has_m(), args.convention == Convention::exact, static_cast<const T*>(args.i),
-           static_cast<const T*>(args.f), gates.a, gates.M, static_cast<const Real*>(dm),
+           static_cast<const T*>(args.f), gates, static_cast<const Real*>(dm),
            static_cast<const Real*>(cotangents.d_log_i), static_cast<const Real*>(cotangents.d_log_f), ends,
            static_cast<T*>(args.di), static_cast<T*>(args.df));
   });

@@ -8,9 +8,9 @@
 //   D_tj   = exp(Σ_{r=j+1..t} logσ(f_r) + log_i_j - m_t) = exp(a_j - M_t)          weight of step j at step t
 //   past_t = exp(b_t + m_entering - m_t)                 = exp(m_entering - M_t)   weight of the state before the chunk
 //
-// so that kernels see no gate, no sum and no maximum: two numbers per step. They are float64 whatever the dtype: a and
-// M may be large while their difference is small. Exponents are never positive, and the one of the arg max is exactly
-// 0: i_t was the maximum of step t just where M_t == a_t.
+// so that kernels see no gate, no sum and no maximum: two numbers per step. They are float64 whatever the dtype, and
+// twice as wide for float64: a and M may be large while their difference is small. Exponents are never positive, and
+// the one of the arg max is exactly 0: i_t was the maximum of step t just where M_t == a_t.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -29,8 +29,9 @@ inline std::int64_t chunks_of(const Problem& problem, std::int64_t L) { return (
 /// Device arrays; shapes (B,NH,S), `m_entering` (B,NH,NC).
 struct Gates {
   double *a, *M;
-  double* m;           ///< m_t; 0 with the sigmoid gate
-  double* m_entering;  ///< m of the step before each chunk (m_0 for the first, -inf if there is no past)
+  double *a_low, *M_low;  ///< what a and M are short of (wide.cuh); null unless the dtype is float64
+  double* m;              ///< m_t; 0 with the sigmoid gate
+  double* m_entering;     ///< m of the step before each chunk (m_0 for the first, -inf if there is no past)
   // The weights that products with states take, in float32:
   float* past;       ///< (B,NH,S): exp(m_entering - M_t)
   float* D_last;     ///< (B,NH,S): D_last,j = exp(a_j - M_last), last: the last step of j's chunk
@@ -39,8 +40,18 @@ struct Gates {
   static Gates take(Arena& arena, const Problem& problem, std::int64_t L) {
     const std::int64_t steps = problem.shape.heads() * problem.shape.S;
     const std::int64_t chunks = problem.shape.heads() * chunks_of(problem, L);
-    return {arena.take<double>(steps), arena.take<double>(steps), arena.take<double>(steps), arena.take<double>(chunks),
-            arena.take<float>(steps),  arena.take<float>(steps),  arena.take<float>(chunks)};
+    const auto take_low = [&]() -> double* {
+      return problem.dtype == DType::float64 ? arena.take<double>(steps) : nullptr;
+    };
+    return {arena.take<double>(steps),
+            arena.take<double>(steps),
+            take_low(),
+            take_low(),
+            arena.take<double>(steps),
+            arena.take<double>(chunks),
+            arena.take<float>(steps),
+            arena.take<float>(steps),
+            arena.take<float>(chunks)};
   }
 };
 

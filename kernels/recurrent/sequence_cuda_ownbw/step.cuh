@@ -10,6 +10,7 @@
 #include "common/cuda/gates.hpp"
 #include "common/cuda/scan.cuh"
 #include "common/cuda/types.cuh"
+#include "common/cuda/wide.cuh"
 #include "recurrent/sequence_cuda_ownbw/variant.hpp"
 
 namespace mlstm::kernels::recurrent_sequence_cuda {
@@ -108,8 +109,9 @@ __device__ inline void stage_rows(Real* to, const T* x, const Cut& cut, std::int
 template <class Real>
 __device__ inline void stage_gates(Real* F, Real* I, const cuda::Gates& gates, std::int64_t at, int n) {
   for (int t = static_cast<int>(threadIdx.x); t < n; t += static_cast<int>(blockDim.x)) {
-    F[t] = static_cast<Real>(exp(gates.m_entering[at + t] - gates.M[at + t]));
-    I[t] = static_cast<Real>(exp(gates.a[at + t] - gates.M[at + t]));
+    const cuda::Wide M = cuda::load_wide(gates.M, gates.M_low, at + t);
+    F[t] = static_cast<Real>(exp(cuda::difference({gates.m_entering[at + t], 0}, M)));
+    I[t] = static_cast<Real>(exp(cuda::difference(cuda::load_wide(gates.a, gates.a_low, at + t), M)));
   }
 }
 
