@@ -152,8 +152,11 @@ class HeadParts {
   double relative(std::int64_t row) const {
     switch (kind_) {
       case Kind::row:
-      case Kind::gate:
-        return kind_ == Kind::row ? sharing_.rows[static_cast<std::size_t>(row)] : sharing_.columns.front();
+      case Kind::gate: {
+        if (kind_ == Kind::gate) return sharing_.columns.front();
+        const auto at = static_cast<std::size_t>(row);
+        return sharing_.rows[at] + (judged_.tensor == "dq" ? sharing_.near_rows[at] : 0);
+      }
       case Kind::column:
         return sharing_.columns[static_cast<std::size_t>(row)];
       default:

@@ -157,6 +157,43 @@ double coincidence_of_rows(const double* x, std::int64_t S, std::int64_t columns
   return coincidence(values);
 }
 
+/// Whether multiplying numbers of a format by exp(log_weight) moves them by less than two roundings, but does move
+/// them: they are all rounded back to where they were, which is an error of one sign.
+bool is_nearly_one(double log_weight, double u) {
+  const double off = std::abs(std::expm1(log_weight));
+  return off > 0 && off < 2 * u;
+}
+
+/// Adds to the shared errors of rows what keys have in common that enter the state with a weight of nearly 1 (from
+/// their step to the end of their chunk), and to those of columns what rows have (from the chunk's first step on, or
+/// through 1/d), in proportion to their shares in the state.
+void add_nearly_equal_weights(const Scan& scan, std::int64_t window, double u, HeadSharing& out) {
+  const std::size_t S = scan.m.size(), W = static_cast<std::size_t>(std::max<std::int64_t>(1, window));
+  Numbers log_weight(S);
+  for (std::size_t t = S; t-- > 0;)
+    log_weight[t] = t + 1 == S || (t + 1) % W == 0 ? 0 : log_weight[t + 1] + scan.log_decay[t + 1];
+  double near = 0;
+  for (std::size_t t = 0; t < S; ++t) {
+    const double own = is_nearly_one(log_weight[t] + scan.log_input[t], u) ? 1 : 0;
+    near = out.past.kept[t] * near + (1 - out.past.kept[t]) * own;
+    out.rows[t] += u * near;
+  }
+  if (out.future.kept.empty()) return;
+  double since = 0;
+  for (std::size_t t = 0; t < S; ++t) {
+    since = t % W == 0 ? scan.log_decay[t] : since + scan.log_decay[t];
+    log_weight[t] = since;
+  }
+  near = 0;
+  for (std::size_t t = S; t-- > 0;) {
+    const bool by_denominator = is_nearly_one(-std::log(scan.denominator[t]), u);
+    const double own = by_denominator || is_nearly_one(log_weight[t], u) ? 1 : 0;
+    near = out.future.kept[t] * near + (1 - out.future.kept[t]) * own;
+    out.columns[t] += u * near;
+    if (by_denominator) out.near_rows[t] = u;
+  }
+}
+
 HeadSharing sharing_of(const Case& c, const Precision& precision, std::int64_t head) {
   const Problem& problem = c.problem;
   const Shape& s = problem.shape;
@@ -210,7 +247,12 @@ HeadSharing sharing_of(const Case& c, const Precision& precision, std::int64_t h
   out.repeated = std::max(repetition(k, s.S, s.DHQK), repetition(v, s.S, s.DHV));
   out.P = coincidence_of_products(scan, q, k, s.DHQK, {});
   out.key = coincidence_of_rows(k, s.S, s.DHQK, [&](std::size_t t) { return std::exp(scan.log_input[t]); });
-  if (c.cotangents.empty()) return out;
+  const double u = unit_roundoff(precision.operand);
+  const bool narrow = u > unit_roundoff(DType::float32);
+  if (c.cotangents.empty()) {
+    if (narrow) add_nearly_equal_weights(scan, precision.window, u, out);
+    return out;
+  }
 
   // Rows, from the last to the first.
   const std::size_t last = S - 1;
@@ -230,6 +272,8 @@ HeadSharing sharing_of(const Case& c, const Precision& precision, std::int64_t h
   std::reverse(reversed.kept.begin(), reversed.kept.end());
   std::reverse(reversed.alike.begin(), reversed.alike.end());
   out.future = std::move(reversed);
+  out.near_rows.resize(S);
+  if (narrow) add_nearly_equal_weights(scan, precision.window, u, out);
   const double query_columns = columns_that_matter(q, s.S, s.DHQK);
   const double cotangent_columns = dh == nullptr ? 1 : columns_that_matter(dh, s.S, s.DHV);
   out.queries = std::min(query_columns, cotangent_columns);

@@ -90,13 +90,15 @@ class CudaMemory final : public DeviceMemory {
   void* stream() override { return stream_; }
 
   Attributes description() override {
+    // Once: two threads may ask at a time, and one would close the library that the other is in.
+    static const std::string version_of_driver = driver_version();
     int driver = 0, runtime = 0;
     require(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
     require(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
     return {{"device", std::string("cuda")},
             {"device_name", std::string(properties_.name)},
             {"compute_capability", fmt::format("{}.{}", properties_.major, properties_.minor)},
-            {"driver_version", driver_version()},
+            {"driver_version", version_of_driver},
             {"driver_cuda_version", version_text(driver)},
             {"cuda_runtime_version", version_text(runtime)}};
   }
