@@ -64,19 +64,24 @@ Specs smoke() {
             {"regime=repeated,S=96,DHQK=16,DHV=16,L=32", "regime=heavy_tails,S=100,DHQK=16,DHV=32,L=32",
              "regime=zero_q_open,S=48,DHQK=16,DHV=16,L=16"},
             {"float16"});
-  // 138 chunks, sums beyond 1024 steps, chunks that are no power of two or longer than S or 256, many heads, wide v
+  // 138 chunks, sums beyond 1024 and 4096 steps, chunks that are no power of two or longer than S or 256, many heads,
+  // wide v
   add_lines(specs,
             {"regime=remember,S=1100,DHQK=8,DHV=8,L=8,eps=0.01", "regime=reset,NH=2,S=75,DHQK=16,DHV=16,L=16",
              "regime=tail_closed,NH=3,S=57,DHQK=16,DHV=16,L=16,last_state_cotangents=1",
-             "regime=forget3,NH=40,S=7,DHQK=8,DHV=16,L=16,stabilizer_init=neg_inf,last_state_cotangents=1"},
+             "regime=forget3,NH=34,S=70,DHQK=8,DHV=16,L=16,stabilizer_init=neg_inf,last_state_cotangents=1"},
             {"float32", "bfloat16"});
   add_lines(specs,
             {"regime=forget6,B=2,NH=2,S=70,DHQK=80,DHV=96,L=48", "regime=forget6,S=20,DHQK=16,DHV=328,L=64",
              "regime=padded,S=80,DHQK=16,DHV=16,L=32"},
             {"bfloat16"});
   add_lines(specs,
-            {"regime=forget6,S=300,DHQK=16,DHV=16,L=288",
-             "regime=positive,B=2,S=1,DHQK=16,DHV=16,L=16,eps=0,initial_states=1",
+            {"regime=forget6,S=700,DHQK=8,DHV=8,L=320",
+             "regime=input_closed,NH=40,S=1,DHQK=16,DHV=96,L=16,eps=0,initial_states=1,last_state_cotangents=1",
+             "regime=tail_closed,NH=3,S=1,DHQK=16,DHV=16,L=16,initial_states=1,cotangents=0",
+             "regime=forget6,S=40,DHQK=192,DHV=80,L=16",
+             "regime=forget6,NH=4,S=1030,DHQK=8,DHV=8,L=64,eps=0.01,last_state_cotangents=1",
+             "regime=forget3,S=1100,DHQK=8,DHV=8,L=64", "regime=forget6,S=4200,DHQK=8,DHV=8,L=32,eps=0.01",
              "regime=forget6,gate=sigmoid,stabilizer_init=neg_inf,S=40,DHQK=8,DHV=8,L=24"},
             {"float32"});
   return specs;
@@ -144,7 +149,6 @@ Specs standard() {
       {"float32", "bfloat16"});
   // hundreds of chunks, and steps beyond 4096: roundings that add up from chunk to chunk
   add_lines(specs, {"regime=remember,NH=2,S=8192,DHQK=16,DHV=16,L=16,eps=0.01"}, {"bfloat16"});
-  add_lines(specs, {"regime=forget6,S=4200,DHQK=8,DHV=8,L=32,eps=0.01"}, {"float32"});
   // packed and padded sequences, and ends below what kernels pad with, with states; gates that a clamp would change
   add_regimes(specs, {"reset", "padded", "tail_closed"},
               "B=2,NH=3,S=139,DHQK=32,DHV=16,L=32,initial_states=1,last_state_cotangents=1");
