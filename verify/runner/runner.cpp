@@ -127,7 +127,7 @@ class Run {
  public:
   /// Without `checked` memory is filled and has its zones all the same, but nothing is looked for.
   Run(const Kernel& kernel, const Problem& problem, const Packed& packed, std::optional<Convention> convention,
-      DeviceMemory& memory, std::optional<std::byte> fill, bool checked, const std::vector<std::string>& nulls = {})
+      DeviceMemory& memory, std::optional<std::byte> fill, bool checked, std::vector<std::string> nulls = {})
       : kernel_(kernel),
         problem_(problem),
         packed_(packed),
@@ -136,7 +136,7 @@ class Run {
         buffers_(memory, fill),
         guarded_(fill.has_value()),
         checked_(checked),
-        nulls_(nulls) {
+        nulls_(std::move(nulls)) {
     for (const std::string& name : input_names(problem)) inputs_[name] = buffers_.add_constant(name, packed.at(name));
   }
 
@@ -256,7 +256,7 @@ class Run {
   DeviceMemory& memory_;
   Buffers buffers_;
   bool guarded_, checked_, was_moved_ = false;
-  const std::vector<std::string>& nulls_;
+  std::vector<std::string> nulls_;
   std::map<std::string, const void*> inputs_;
   std::vector<std::string> written_;
   void *h_ = nullptr, *saved_ = nullptr;

@@ -17,7 +17,9 @@ constexpr double kNearlyAll = 0.9;  // of the elements that could have an error 
 constexpr double kLargestMean =
     0.5;  // of the error over the bound, over its root mean square: roundings have both signs
 constexpr double kLeastRatio = 1.0 / 20;  // of the largest error over its bound: a bound that is wider says nothing
-constexpr std::int64_t kSample = 32;      // elements of a tensor that says something
+constexpr double kSmallestRatio =
+    1.0 / 500;                        // an error that is smaller than that under the wider bound is no sign of it
+constexpr std::int64_t kSample = 32;  // elements of a tensor that says something
 
 enum Part : unsigned { kOperand = 1, kProduct = 2, kGate = 4, kState = 8 };
 
@@ -71,7 +73,7 @@ Look look_at(const JudgedTensor& judged, bool has_time_axis) {
     if (!(ratio <= 1)) look.passes = false;
     if (judged.reference->data()[n] == 0) continue;
     ++candidates;
-    if (error != 0) ++look.wrong;
+    if (ratio >= kSmallestRatio) ++look.wrong;
     largest = std::max(largest, ratio);
     sum += error * judged.reference->data()[n] < 0 ? -1 : 1;  // towards zero or away from it
   }

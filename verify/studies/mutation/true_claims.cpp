@@ -160,7 +160,7 @@ std::span<const std::string_view> true_claims(std::string_view bug) {
       {"last_product_missing", {"stage: df"}},
       {"dc_last_ignored", {"stage: dC", "as if: dc_last is ignored"}},
       {"dn_last_ignored", {"stage: dn", "as if: dn_last is ignored"}},
-      {"dm_last_ignored", {"stage: df", "as if: dm_last is ignored"}},
+      {"dm_last_ignored", {"stage: df", "stage: di", "as if: dm_last is ignored"}},
       {"backward_initial_ignored",
        {"stage: dq", "as if: the initial states are ignored, in the backward pass alone",
         "as if: c_initial is taken for 0, in the backward pass alone"}},
