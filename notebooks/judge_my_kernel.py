@@ -43,7 +43,9 @@ def mlstm(q, k, v, i, f, state, gate, normalize, eps, bug):
         numerator = np.einsum("bhkv,bhk->bhv", c, q_t)
         if normalize:
             n_q = np.einsum("bhk,bhk->bh", n, q_t)
-            d = np.maximum(n_q if bug else np.abs(n_q), np.exp(-m)) + np.float32(eps)
+            with np.errstate(over="ignore"):  # then h is 0
+                floor = np.exp(-m)
+            d = np.maximum(n_q if bug else np.abs(n_q), floor) + np.float32(eps)
             numerator /= d[..., None]
         h[:, :, t] = numerator
     return h, {"c": c, "n": n, "m": m}
