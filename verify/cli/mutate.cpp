@@ -188,9 +188,9 @@ void add_mutate(Command& app, int& status) {
       ->delimiter(',')
       ->needs(honest)
       ->group(honest_group);
-  for (const char* name : {"--suite", "--eps", "--gate", "--regime", "--shape", "--case", "--mutant", "--list",
-                           "--minimal", "--no-rules", "--exhaustive", "--properties", "--no-properties", "--property",
-                           "--explanations"})
+  for (const char* name :
+       {"--suite", "--eps", "--gate", "--regime", "--shape", "--case", "--mutant", "--list", "--minimal", "--no-rules",
+        "--exhaustive", "--properties", "--no-properties", "--property", "--explanations"})
     honest->excludes(command->get_option(name));
   for (const char* name : {"--list", "--minimal", "--no-rules", "--exhaustive", "--report"})
     explanations->excludes(command->get_option(name));

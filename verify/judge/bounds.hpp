@@ -19,7 +19,7 @@ struct Precision {
   /// Steps after which sums of gates restart, and a state is rounded for its next use: L chunkwise, S parallel. 0:
   /// recurrent, where sums restart at every step but a state is used as it is.
   std::int64_t window = 64;
-  bool truncates = false;  ///< operands and results lose bits instead of being rounded to nearest
+  bool truncates = false;             ///< operands and results lose bits instead of being rounded to nearest
   std::optional<DType> gate = {};     ///< what logσ, m, F and I are computed or kept in; absent: as sums are
   std::optional<DType> product = {};  ///< what the terms of sums are rounded to; absent: they are not
 

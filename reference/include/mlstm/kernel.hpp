@@ -37,7 +37,7 @@ struct VariantInfo {
   std::optional<DType> gate_dtype;               ///< what logσ, m, F and I are computed or kept in, if not float32/64
   std::optional<DType> product_dtype;            ///< what the terms of sums are rounded to, if they are
   bool full_precision_rows =
-      false;  ///< m and d are saved for the backward pass in the state dtype, not in the problem's
+      false;               ///< m and d are saved for the backward pass in the state dtype, not in the problem's
   bool truncates = false;  ///< operands of products and results lose bits instead of being rounded to nearest
   bool straddling_gate_gradients = false;  ///< df from unrounded terms over pairs j < r <= t: held to a tighter bound
   bool unnormalized = true;                ///< takes sigmoid problems without normalize
