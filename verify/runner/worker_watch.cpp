@@ -225,13 +225,25 @@ void make_devices() {
   if (posix_spawnp(&child, arguments[0], nullptr, nullptr, arguments.data(), environ) == 0) waitpid(child, nullptr, 0);
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+bool is_worker = false;
+#endif
+
 }  // namespace
+
+#if defined(__SANITIZE_ADDRESS__)
+/// LeakSanitizer traces the process that it looks at, which workers refuse.
+extern "C" int __lsan_is_turned_off() { return is_worker ? 1 : 0; }
+#endif
 
 int probe_main() { return kProbed + static_cast<int>(missing_confinement()); }
 
 int worker_main(const WorkerLimits& limits, const FindKernel& find) {
   if (!is_socket(kFramesDescriptor) || !is_socket(kControlDescriptor))
     throw std::runtime_error("worker: to be started by mlstm itself, which gives it two sockets");
+#if defined(__SANITIZE_ADDRESS__)
+  is_worker = true;
+#endif
   const TemporaryFolder folder;
   make_devices();
   if ((limits.without & kNamespaces) == 0) enter_namespaces();
