@@ -69,7 +69,7 @@ Scatter scatter_stabilizer(const Rows& rows, const Vec& variance, const Vec& dm)
     live.resize(kept);
     const double jump = tied > 1 ? std::abs(dm[t]) : 0;
     out.row_jump[t] = jump;
-    if (jump > 0) ++out.open_rows;
+    if (jump > 0x1p-20 * std::sqrt(variance[t])) ++out.open_rows;  // less is the rounding of a dm of 0
     if (variance[t] != 0 || jump != 0)
       for (const auto& [j, gap] : live) {
         if (gap > 4 * rows.delta[t]) continue;
