@@ -124,14 +124,6 @@ const std::vector<Regime>& simple_regimes() {
   return all;
 }
 
-std::vector<std::int64_t> document_starts(const Problem& problem) {
-  const std::int64_t S = problem.shape.S, L = problem.chunk_size > 0 ? problem.chunk_size : 16;
-  std::set<std::int64_t> starts;
-  for (const std::int64_t start : {std::int64_t{0}, L / 2 + 1, L, L + 1, 2 * L + L / 3, 3 * S / 4, S - 1})
-    if (start < S) starts.insert(start);
-  return {starts.begin(), starts.end()};
-}
-
 std::string to_line(const ProblemSpec& spec) {
   const Problem& p = spec.problem;
   const Shape& s = p.shape;

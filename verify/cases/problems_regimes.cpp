@@ -2,6 +2,7 @@
 // The regimes: what each draws, and which mistakes it makes visible.
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "cases/problems.hpp"
 #include "cases/problems_draw.hpp"
@@ -245,6 +246,14 @@ void keep_denominators_wide(Drawing& drawing) {
     const double shift = ((l < 0 ? -least : least) - l) / nn;
     for (std::size_t a = 0; a < n.size(); ++a) q[a] += shift * n[a];
   });
+}
+
+std::vector<std::int64_t> document_starts(const Problem& problem) {
+  const std::int64_t S = problem.shape.S, L = problem.chunk_size > 0 ? problem.chunk_size : 16;
+  std::set<std::int64_t> starts;
+  for (const std::int64_t start : {std::int64_t{0}, L / 2 + 1, L, L + 1, 2 * L + L / 3, 3 * S / 4, S - 1})
+    if (start < S) starts.insert(start);
+  return {starts.begin(), starts.end()};
 }
 
 const std::vector<Recipe>& recipes() {
