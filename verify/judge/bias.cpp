@@ -101,11 +101,11 @@ class HeadParts {
     out.shared += std::min(open_rows_, rows) * static_cast<double>(view_.columns) / 4;
     switch (kind_) {
       case Kind::row:
-        out.variance = own + all / sharing_.state + of_n(all) +
+        out.variance = own + all * of_state() + of_n(all) +
                        shared_variance(rows_, begin, end, sharing_.past, true, 0) / sharing_.keys;
         break;
       case Kind::column:
-        out.variance = own + all / sharing_.dstate + of_n(all) +
+        out.variance = own + all * of_dstate() + of_n(all) +
                        shared_variance(rows_, begin, end, sharing_.future, false, sharing_.repeated / sharing_.queries);
         break;
       case Kind::gate:
@@ -125,8 +125,23 @@ class HeadParts {
   }
 
  private:
+  /// The rounding of a state that rows share: of as many independent errors as it has elements that matter, unless the
+  /// rows that it is multiplied by are alike. Columns of h and dq have errors of their own even then.
+  double of_state() const {
+    const HeadSharing& s = sharing_;
+    const bool is_h = judged_.tensor == "h";
+    const double alike = is_h ? s.alike_queries / s.value_columns : s.alike_cotangents / s.key_columns;
+    return std::max(1 / (s.key_columns * s.value_columns), alike);
+  }
+  double of_dstate() const {
+    const HeadSharing& s = sharing_;
+    const double own = 1 / (s.query_columns * s.cotangent_columns);
+    if (judged_.tensor == "dk") return std::max(own, s.alike_values / s.query_columns);
+    if (judged_.tensor == "dv") return std::max(own, s.alike_keys / s.cotangent_columns);
+    return std::max(own, s.alike_keys * s.alike_values);
+  }
   /// n is rounded as few numbers, but enters through d alone: one of three or more terms of a bound, so a ninth.
-  double of_n(double all) const { return judged_.problem.normalized() ? all / (9 * sharing_.normalizer) : 0; }
+  double of_n(double all) const { return judged_.problem.normalized() ? all / (9 * sharing_.key_columns) : 0; }
   /// Numbers that are rounded alike.
   double alike() const {
     const std::string& tensor = judged_.tensor;
@@ -189,6 +204,8 @@ class HeadParts {
       row.size += std::abs(size);
       row.signed_size += size;
       row.shared += coherent * size * size;
+      // An open row reaches all columns before it, and shows where their bounds are wider than they are.
+      if (open_rows_ > 0 && std::abs(size) < 1) row.shared += std::abs(size) / 2;
       row.saved += of_saved * size * size;
       if (!columns_.empty()) columns_[static_cast<std::size_t>(column)] += std::abs(size);
     }

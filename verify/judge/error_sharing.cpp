@@ -59,6 +59,24 @@ double columns_that_matter(const double* x, std::int64_t rows, std::int64_t colu
   return den > 0 ? num / den : 1;
 }
 
+/// Of directions: the square of their mean, or the mean square of the cosine between two of them if that is larger (the
+/// sign of a row goes with that of the result). 1 / columns or so where they are random.
+double alignment_of_rows(const double* x, std::int64_t rows, std::int64_t columns) {
+  const auto n = static_cast<std::size_t>(columns);
+  Numbers mean(n), second(n * n), unit(n);
+  double count = 0;
+  for (std::int64_t t = 0; t < rows; ++t) {
+    const double size = std::sqrt(square_sum(x + t * columns, columns));
+    if (!(size > 0)) continue;
+    count += 1;
+    for (std::size_t a = 0; a < n; ++a) mean[a] += unit[a] = x[t * columns + static_cast<std::int64_t>(a)] / size;
+    for (std::size_t a = 0; a < n; ++a)
+      for (std::size_t b = 0; b < n; ++b) second[a * n + b] += unit[a] * unit[b];
+  }
+  if (count == 0) return 0;
+  return std::max(square_sum(mean.data(), columns), square_sum(second.data(), columns * columns)) / (count * count);
+}
+
 std::uint64_t hash_of(const double* x, std::int64_t n) {
   std::uint64_t hash = 1469598103934665603u;
   for (std::int64_t a = 0; a < n; ++a) {
@@ -240,10 +258,13 @@ HeadSharing sharing_of(const Case& c, const Precision& precision, std::int64_t h
   out.past =
       overlap_of(weight, scan.log_decay,
                  initial == c.inputs.end() ? -kInf : log_of(square_sum(initial->second.data() + head * size, size)));
-  const double key_columns = columns_that_matter(k, s.S, s.DHQK), value_columns = columns_that_matter(v, s.S, s.DHV);
-  out.keys = std::min(key_columns, value_columns);
-  out.state = key_columns * value_columns;
-  out.normalizer = key_columns;
+  out.key_columns = columns_that_matter(k, s.S, s.DHQK), out.value_columns = columns_that_matter(v, s.S, s.DHV);
+  out.keys = std::min(out.key_columns, out.value_columns);
+  const bool narrow_states = unit_roundoff(precision.state) > unit_roundoff(DType::float32);
+  if (narrow_states) {
+    out.alike_keys = alignment_of_rows(k, s.S, s.DHQK), out.alike_values = alignment_of_rows(v, s.S, s.DHV);
+    out.alike_queries = alignment_of_rows(q, s.S, s.DHQK);
+  }
   out.repeated = std::max(repetition(k, s.S, s.DHQK), repetition(v, s.S, s.DHV));
   out.P = coincidence_of_products(scan, q, k, s.DHQK, {});
   out.key = coincidence_of_rows(k, s.S, s.DHQK, [&](std::size_t t) { return std::exp(scan.log_input[t]); });
@@ -274,10 +295,10 @@ HeadSharing sharing_of(const Case& c, const Precision& precision, std::int64_t h
   out.future = std::move(reversed);
   out.near_rows.resize(S);
   if (narrow) add_nearly_equal_weights(scan, precision.window, u, out);
-  const double query_columns = columns_that_matter(q, s.S, s.DHQK);
-  const double cotangent_columns = dh == nullptr ? 1 : columns_that_matter(dh, s.S, s.DHV);
-  out.queries = std::min(query_columns, cotangent_columns);
-  out.dstate = query_columns * cotangent_columns;
+  out.query_columns = columns_that_matter(q, s.S, s.DHQK);
+  out.cotangent_columns = dh == nullptr ? 1 : columns_that_matter(dh, s.S, s.DHV);
+  out.queries = std::min(out.query_columns, out.cotangent_columns);
+  if (narrow_states && dh != nullptr) out.alike_cotangents = alignment_of_rows(dh, s.S, s.DHV);
   out.query = coincidence_of_rows(q, s.S, s.DHQK, [&](std::size_t t) {
     return std::exp(scan.log_decay[t]) / std::sqrt(static_cast<double>(s.DHQK));
   });

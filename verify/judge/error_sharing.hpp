@@ -27,8 +27,12 @@ struct HeadSharing {
   Numbers near_rows;             ///< error of dh / d with d of nearly 1 that a row of dq has; empty without gradients
   Overlap past, future;          ///< of keys in what row t sees, of rows in what column j gets
   double keys = 1, queries = 1;  ///< independent roundings of one key (one row) on its way into a state
-  double normalizer = 1;         ///< independent roundings of n
-  double state = 1, dstate = 1;  ///< independent roundings of a state
+  /// Elements that matter in a key, a value, a query and a row of dh: independent roundings of a state are those of its
+  /// rows times those of its columns.
+  double key_columns = 1, value_columns = 1, query_columns = 1, cotangent_columns = 1;
+  /// How much the products of one rounded state with different rows of these have in common (0 ... 1); 0 unless states
+  /// are kept in a format so narrow that this is all that matters.
+  double alike_keys = 0, alike_values = 0, alike_queries = 0, alike_cotangents = 0;
   double repeated = 0;           ///< share of keys, or of values, that equal the one before
   /// coincidence() of P, of dS, of keys and queries on their way into states, and of dh / d.
   double P = 0, dS = 0, key = 0, query = 0, g = 0;

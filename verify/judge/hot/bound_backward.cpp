@@ -259,8 +259,41 @@ Reads read_cotangents(const HeadProblem& p, const Values& x, const Rows& rows, c
   return reads;
 }
 
-Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& w2, const Vec& r2, const Vec& W2,
-               const Vec& gw2, const Vec& gr2) {
+/// How much larger an error that all terms of a row share makes the sum of its terms than independent ones would, as a
+/// ratio of variances, at least 1: where keys and values repeat. S each.
+struct Coherence {
+  Vec operand;  ///< of an element of q or of g, as an operand
+  Vec row;      ///< of the denominator, a common factor
+};
+
+Coherence coherence(const HeadProblem& p, const Values& x, const Rows& rows) {
+  Coherence out{Vec::Ones(x.S), Vec::Ones(x.S)};
+  const ConstMap dq(p.detached.q, x.S, x.d), dh(p.cotangents.h, x.S, x.e);
+  for (Index t = 0; t < x.S; ++t) {
+    // The sums over j of G_tj by elements a of q and by elements e of g; with and without the step itself, whose term
+    // may outweigh the rest though no pair j < r <= t has it.
+    Vec by_q = x.q.row(t).cwiseProduct(dq.row(t)).transpose(), by_g = dh.row(t).cwiseProduct(x.h.row(t)).transpose();
+    const double alpha = rows.alpha_qk[t] * rows.alpha_gv[t];
+    double independent = alpha * rows.row_g[t];
+    const auto keep = [&] {
+      if (!(independent > 0)) return;
+      out.operand[t] = std::max(out.operand[t], (by_q.squaredNorm() + by_g.squaredNorm()) / independent);
+      out.row[t] = std::max(out.row[t], by_q.sum() * by_q.sum() / independent);
+    };
+    keep();
+    const double D = std::exp(rows.li[t] - rows.m[t]);
+    const Vec qk = D * x.s * x.q.row(t).cwiseProduct(x.k.row(t)).transpose();
+    const Vec gv = rows.g0.row(t).cwiseProduct(x.v.row(t)).transpose();
+    by_q -= gv.sum() * qk;
+    by_g -= qk.sum() * gv;
+    independent -= alpha * D * D * x.Q2.row(t).dot(x.K2.row(t)) * rows.g2.row(t).dot(x.V2.row(t));
+    keep();
+  }
+  return out;
+}
+
+Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Coherence& coherent, const Vec& w2,
+               const Vec& r2, const Vec& W2, const Vec& gw2, const Vec& gr2) {
   const Index S = x.S, d = x.d, e = x.e;
   const double s2 = x.s * x.s, u2 = p.u.operand * p.u.operand, limit_d = double(d), limit_e = double(e);
   const double ratio2 = p.u.state * p.u.state / u2;
@@ -285,6 +318,8 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
     f.n2 = w2[S - 1] * dn.cwiseAbs2();
   }
   const Vec alpha = rows.alpha_qk.cwiseProduct(rows.alpha_gv);
+  const Vec alpha_r = alpha.cwiseProduct(r2).cwiseProduct(coherent.row);
+  const Vec alpha_W = alpha_r + alpha.cwiseProduct(w2).cwiseProduct(coherent.operand);
   const bool reads = reads_matter(p), narrow = states_are_narrow(p);
   Vec dn = Vec::Zero(d), stored_n = Vec::Zero(d);  // the cotangent of n, and what storing it has left in it
   if (p.cotangents.n_last != nullptr) dn = Eigen::Map<const Vec>(p.cotangents.n_last, d);
@@ -388,15 +423,23 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Ve
 
     // Pairs j < r <= t: df.
     const double carry = c.past[n - 1], carry2 = c.past2[n - 1];
-    const Vec a_r = part(alpha).cwiseProduct(part(r2)), a_W = part(alpha).cwiseProduct(part(W2));
+    const Vec a_r = part(alpha_r), a_W = part(alpha_W);
     const auto around = [&](In left, In right) { return carry2 * left.cwiseProduct(right).sum(); };
     // A product of two stored states, <C, dC>, for the pairs that enclose the chunk.
     double both_stored = 0;
-    if (narrow)
+    if (narrow || reads)
       both_stored = u2 * (around(past.T, f.C.cwiseAbs2()) + around(past.C.cwiseAbs2(), f.T) +
                           around(past.stored_n, dn.cwiseAbs2()) + around(past.n.cwiseAbs2(), ratio2 * stored_n));
     out.shared.segment(t0, n) =
         straddling(weighted(a_r, EG), a_r.cwiseProduct(past_EG), later(f.Z), around(past.C2, f.Z));
+    // A state is rounded once for all rows, or columns, of the chunk, so its errors add up where those repeat.
+    const auto together = [](const Mat& own, const Mat& T, double apart) {
+      return apart > 0 ? std::max(1.0, own.cwiseAbs2().cwiseProduct(T).sum() / apart) : 1.0;
+    };
+    if (!p.sums_every_step) {
+      row_state *= together(tn(weighted(x.s * c.past, q), g0), u2 * past.T, row_state.sum());
+      column_state *= together(tn(weighted(last, k), v), u2 * f.T, column_state.sum());
+    }
     out.straddle.segment(t0, n) = straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + row_state,
                                              later(f.A) + column_state, around(past.C2, f.A) + both_stored);
     const double around_r = around(past.kk, f.r_qq), around_w = around(past.kk, f.w_qq);
@@ -473,7 +516,7 @@ void write_initial_states(const HeadProblem& p, const Values& x, const Rows& row
 void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, const HeadBounds& bounds) {
   const Index S = x.S;
   const bool exp_gate = p.gate == Gate::exp, normalized = exp_gate || p.normalize;
-  const double uo = p.u.output, eta = p.u.step;
+  const double uo = p.u.output, eta = p.u.step, u2 = p.u.operand * p.u.operand;
   const Vec w2 = rows.w.cwiseAbs2(), r2 = rows.r.cwiseAbs2(), W2 = w2 + r2;
   const ConstMap dh(p.cotangents.h, S, x.e);
   const Vec dh_h = dh.cwiseProduct(x.h).rowwise().sum();
@@ -481,9 +524,10 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
   // What gamma adds is apart from the rest, so one walk serves both conventions; a cotangent of n_last, which acts like
   // a gamma in both, needs one each.
   const Vec none = Vec::Zero(S);
+  Coherence coherent = coherence(p, x, rows); if (getenv("NOC")) coherent.operand.setOnes(), coherent.row.setOnes();
   const auto walk_with = [&](bool gamma) {
     const Vec gamma2 = rows.gamma.cwiseAbs2();
-    return walk_back(p, x, rows, w2, r2, W2, gamma ? Vec(w2.cwiseProduct(gamma2)) : none,
+    return walk_back(p, x, rows, coherent, w2, r2, W2, gamma ? Vec(w2.cwiseProduct(gamma2)) : none,
                      gamma ? Vec(rows.dgamma.cwiseAbs2() + r2.cwiseProduct(gamma2)) : none);
   };
   Walk walk = walk_with(normalized);
@@ -556,7 +600,10 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
       const Eigen::Map<const Vec> dn(p.cotangents.n_last, x.d), n(p.out.n_last, x.d);
       last_value += dn.dot(n);
       last_variance += w2[S - 1] * dn.cwiseAbs2().dot(rows.past.back().n2);
+      if (states_are_narrow(p)) last_variance += u2 * dn.cwiseAbs2().dot(rows.past.back().stored_n);
     }
+    if (states_are_narrow(p) && p.cotangents.c_last != nullptr)  // the product reads the last states as they are stored
+      last_variance += u2 * ConstMap(p.cotangents.c_last, x.d, x.e).cwiseAbs2().cwiseProduct(rows.past.back().T).sum();
     const double last_error =
         std::sqrt(last_variance) + (p.u.state + rows.delta[S - 1] + rows.uv[S - 1]) * std::abs(last_value);
     bf_rounded.array() += last_error;

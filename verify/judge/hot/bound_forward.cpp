@@ -21,15 +21,19 @@ class Sight {
  public:
   explicit Sight(const HeadProblem& p) : smallest_(std::log(p.u.flush)) {}
 
-  /// The span Σ_{r=j+1..t} |logσ(f_r)| behind it, or behind the window's first; rows up to t are known.
-  double span(const Rows& rows, Index t, Index window) {
+  /// The span Σ_{r=j+1..t} |logσ(f_r)| behind it, and behind the window's first if that is younger; rows up to t are
+  /// known.
+  struct Spans {
+    double all, window;
+  };
+  Spans spans(const Rows& rows, Index t, Index window) {
     if (t == 0) sums_.push_back(0);
     sums_.push_back(sums_.back() + rows.lf[t]);
     const auto span_of = [&](Index j) { return sums_.back() - sums_[static_cast<std::size_t>(j + 1)]; };
     const auto log_weight = [&](Index j) { return span_of(j) + (j < 0 ? rows.m0 : rows.li[j]) - rows.m[t]; };
     while (oldest_ < t && !(log_weight(oldest_) >= smallest_)) ++oldest_;
     if (oldest_ == t) sums_.back() = 0;  // nothing is left of a sum that may have been huge
-    return -span_of(std::max(oldest_, t - window));
+    return {-span_of(oldest_), -span_of(std::max(oldest_, t - window))};
   }
 
  private:
@@ -37,6 +41,8 @@ class Sight {
   Index oldest_ = -1;  // the initial state
   std::vector<double> sums_;
 };
+
+constexpr double kFar = 10;  // an exponent that is off by that much says nothing any more
 
 // The stabiliser, and the error of the gate exponents of rows (delta) and columns (delta_j).
 void scan_gates(const HeadProblem& p, Rows& rows) {
@@ -62,7 +68,7 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
     largest_m = std::max(largest_m, std::abs(m));
     const double steps = static_cast<double>(t);
     // What a row has forgotten has no part in its error, however much was forgotten at once.
-    const double seen = sight.span(rows, t, p.window);
+    const auto [all, seen] = sight.spans(rows, t, p.window);
     rows.delta[t] =
         ua * (8 + (2 + std::sqrt(std::min(steps + 1, W))) * seen + (1 + std::sqrt(steps / W)) * (1 + 2 * largest_m));
     rows.delta_j[t] = 2 * std::max(ua, ug) * (std::abs(rows.li[t]) + std::abs(m));
@@ -70,9 +76,10 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
       // Kept in a narrow format: F and I themselves, once per window that is remembered; every partial sum of logσ(f),
       // and m at both ends.
       memory = 1 + std::exp(rows.lf[t]) * memory;
-      // A sum of many small terms loses those that are below half a step, all with one sign, and no more than all.
-      const double of_sums = std::min(1.0, ug * (1 + std::min(steps + 1, W) / 2)) * seen;
-      rows.delta[t] += ug * (2 + std::sqrt(1 + memory / W) + 2 * largest_m) + of_sums;
+      // A sum of many small terms, or one that starts at i or m, loses those that are below half a step, all with one
+      // sign, and no more than all: with the steps between a column and the row, and so from window to window.
+      const double of_sums = std::min(all, ug * (1 + memory) * (seen / 2 + largest_m));
+      rows.delta[t] += ug * (2 + std::sqrt(1 + memory / W) + 2 * largest_m) + std::expm1(std::min(of_sums, kFar));
     }
     rows.w[t] = p.u.operand + rows.delta[t];
     // Roundings are random within a window; what is carried from one window to the next is rounded alike when inputs
@@ -391,9 +398,11 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     past.T = 2 * past.C.cwiseAbs2() + ratio * ratio * stored;
     past.m = rows.m[t0 + n - 1];
   }
-  rows.past.push_back(past);
-  if (reads && p.sums_every_step)
+  if (reads && p.sums_every_step) {
     stored = states.variance(), past.stored_n = ratio * ratio * states.variance_of_vector();
+    past.T = 2 * past.C.cwiseAbs2() + ratio * ratio * stored;
+  }
+  rows.past.push_back(past);
 
   if (bounds.out.h != nullptr) Eigen::Map<Mat>(bounds.out.h, S, e) = rows.h_bound;
   const double w = rows.w[S - 1], delta = rows.delta[S - 1], uv = rows.uv[S - 1], us = p.u.state;
