@@ -10,6 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "judge/hot/head_bounds.hpp"
+
 namespace mlstm::verify {
 
 namespace {
@@ -231,7 +233,8 @@ HeadSharing sharing_of(const Case& c, const Precision& precision, std::int64_t h
   const std::int64_t W = std::max(precision.window, precision.operand == DType::float64 ? reference_window : 1);
   out.rows.resize(S), out.columns.resize(S);
   const double* const f = c.inputs.at("f").data() + head * s.S;
-  double span = 0, largest = 0;
+  const double smallest = precision.storage == DType::float64 ? 0x1p-1022 : 0x1p-126;  // what is less is out of sight
+  double span = 0, largest = 0, memory = 0, all = 0;
   for (std::size_t t = 0; t < S; ++t) {
     span += log_sigmoid(f[t]);
     if (static_cast<std::int64_t>(t) >= W) span -= log_sigmoid(f[t - static_cast<std::size_t>(W)]);
@@ -240,6 +243,11 @@ HeadSharing sharing_of(const Case& c, const Precision& precision, std::int64_t h
     const double random = std::sqrt(std::min(steps + 1, width));
     out.rows[t] = ua * (8 + (2 + random) * std::abs(span) + (1 + std::sqrt(steps / width)) * (1 + 2 * largest)) +
                   ua * (16 + random + steps / width);
+    if (ua > accumulator) {
+      memory = 1 + std::exp(log_sigmoid(f[t])) * memory;
+      all = std::min(all + std::abs(log_sigmoid(f[t])), -std::log(smallest));
+      out.rows[t] += lost_in_gate_sums(ua, memory, all, std::abs(span), largest);
+    }
     out.columns[t] = 2 * ua * (std::abs(scan.log_input[t] + m) + std::abs(m));
   }
   double behind = 0;

@@ -33,7 +33,7 @@ struct HeadSharing {
   /// How much the products of one rounded state with different rows of these have in common (0 ... 1); 0 unless states
   /// are kept in a format so narrow that this is all that matters.
   double alike_keys = 0, alike_values = 0, alike_queries = 0, alike_cotangents = 0;
-  double repeated = 0;           ///< share of keys, or of values, that equal the one before
+  double repeated = 0;  ///< share of keys, or of values, that equal the one before
   /// coincidence() of P, of dS, of keys and queries on their way into states, and of dh / d.
   double P = 0, dS = 0, key = 0, query = 0, g = 0;
 };

@@ -6,6 +6,7 @@
 
 #include "judge/hot/bound_reads.hpp"
 #include "judge/hot/bound_rows.hpp"
+#include "judge/hot/bound_stabilizer.hpp"
 
 namespace mlstm::verify::bound {
 namespace {
@@ -37,67 +38,6 @@ struct FutureState {
   Mat w_qq, r_qq;  ///< exact: s^2 q q^T weighted by (w gamma)^2 and dgamma^2 + (r gamma)^2
   Vec n2;          ///< their diagonals, together
 };
-
-/// Error of the path through the stabiliser, scattered to the arg max and to what is nearly tied with it.
-struct Scatter {
-  Vec column;       ///< standard deviation of what column j receives
-  Vec column_jump;  ///< what column j receives or loses where the arg max is open
-  Vec row2, row_jump;
-  double open_rows = 0;
-  double initial2 = 0, initial_jump = 0;
-};
-
-Scatter scatter_stabilizer(const Rows& rows, const Vec& variance, const Vec& dm) {
-  const Index S = rows.m.size();
-  Scatter out{Vec::Zero(S), Vec::Zero(S), variance, Vec::Zero(S)};
-  // Candidates with their distance below the maximum, which never shrinks as t grows.
-  std::vector<std::pair<Index, double>> live;
-  constexpr Index kInitial = -1;
-  if (std::isfinite(rows.m0)) live.emplace_back(kInitial, 0.0);
-  const double widest = 4 * rows.delta.maxCoeff();
-  double m_prev = rows.m0;
-  for (Index t = 0; t < S; ++t) {
-    const double rise = rows.m[t] - (rows.lf[t] + m_prev);
-    std::size_t kept = 0, tied = 0;
-    live.emplace_back(t, rows.m[t] - rows.li[t] - rise);
-    for (auto& [j, gap] : live) {
-      gap += rise;
-      if (gap > widest) continue;
-      live[kept++] = {j, gap};
-      if (gap <= 4 * rows.delta[t]) ++tied;
-    }
-    live.resize(kept);
-    const double jump = tied > 1 ? std::abs(dm[t]) : 0;
-    out.row_jump[t] = jump;
-    if (jump > 0x1p-20 * std::sqrt(variance[t])) ++out.open_rows;  // less is the rounding of a dm of 0
-    if (variance[t] != 0 || jump != 0)
-      for (const auto& [j, gap] : live) {
-        if (gap > 4 * rows.delta[t]) continue;
-        (j == kInitial ? out.initial2 : out.column[j]) += variance[t];
-        (j == kInitial ? out.initial_jump : out.column_jump[j]) += jump;
-      }
-    m_prev = rows.m[t];
-  }
-  out.column = out.column.cwiseSqrt();
-  return out;
-}
-
-/// What rounds in df where dm is scattered by differences (dm_t at t, its negative at the arg max) and a sum over them:
-/// every partial sum of what passes a gate on its way. dm: absolute values.
-double partial_sums(const Rows& rows, Vec dm) {
-  Index arg_max = -1;
-  for (Index t = 0; t < dm.size(); ++t) {
-    const double before = t == 0 ? rows.m0 : rows.m[t - 1];
-    if (rows.li[t] >= rows.lf[t] + before) arg_max = t;
-    if (arg_max >= 0) dm[arg_max] -= std::abs(dm[t]);  // dm_t is counted at t, and no more from the arg max on
-  }
-  double sum = 0, squares = 0;
-  for (Index t = dm.size(); t-- > 0;) {
-    sum = std::max(0.0, sum + dm[t]);
-    squares += sum * sum;
-  }
-  return std::sqrt(squares);
-}
 
 Vec reverse_cumsum(Vec x) {
   for (Index t = x.size() - 2; t >= 0; --t) x[t] += x[t + 1];
@@ -524,7 +464,7 @@ void backward_bounds(const HeadProblem& p, const Values& x, const Rows& rows, co
   // What gamma adds is apart from the rest, so one walk serves both conventions; a cotangent of n_last, which acts like
   // a gamma in both, needs one each.
   const Vec none = Vec::Zero(S);
-  Coherence coherent = coherence(p, x, rows); if (getenv("NOC")) coherent.operand.setOnes(), coherent.row.setOnes();
+  const Coherence coherent = coherence(p, x, rows);
   const auto walk_with = [&](bool gamma) {
     const Vec gamma2 = rows.gamma.cwiseAbs2();
     return walk_back(p, x, rows, coherent, w2, r2, W2, gamma ? Vec(w2.cwiseProduct(gamma2)) : none,

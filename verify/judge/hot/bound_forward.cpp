@@ -42,8 +42,6 @@ class Sight {
   std::vector<double> sums_;
 };
 
-constexpr double kFar = 10;  // an exponent that is off by that much says nothing any more
-
 // The stabiliser, and the error of the gate exponents of rows (delta) and columns (delta_j).
 void scan_gates(const HeadProblem& p, Rows& rows) {
   const Index S = p.S;
@@ -76,10 +74,8 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
       // Kept in a narrow format: F and I themselves, once per window that is remembered; every partial sum of logσ(f),
       // and m at both ends.
       memory = 1 + std::exp(rows.lf[t]) * memory;
-      // A sum of many small terms, or one that starts at i or m, loses those that are below half a step, all with one
-      // sign, and no more than all: with the steps between a column and the row, and so from window to window.
-      const double of_sums = std::min(all, ug * (1 + memory) * (seen / 2 + largest_m));
-      rows.delta[t] += ug * (2 + std::sqrt(1 + memory / W) + 2 * largest_m) + std::expm1(std::min(of_sums, kFar));
+      rows.delta[t] +=
+          ug * (2 + std::sqrt(1 + memory / W) + 2 * largest_m) + lost_in_gate_sums(ug, memory, all, seen, largest_m);
     }
     rows.w[t] = p.u.operand + rows.delta[t];
     // Roundings are random within a window; what is carried from one window to the next is rounded alike when inputs
@@ -90,6 +86,7 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
 
 ChunkWeights weigh_chunk(const HeadProblem& p, const Rows& rows, Index t0, Index n, double m_prev) {
   ChunkWeights c{t0, n, Mat::Zero(n, n), Mat::Zero(n, n), Vec(n), Vec(n)};
+  const double least_w = std::max(p.u.operand, p.u.gate);  // w is larger
   Vec sums = Vec::Zero(n);  // of logσ(f) from behind column b up to the row: never a difference of long sums
   double from_start = 0;
   for (Index a = 0; a < n; ++a) {
@@ -100,7 +97,7 @@ ChunkWeights weigh_chunk(const HeadProblem& p, const Rows& rows, Index t0, Index
     for (Index b = 0; b <= a; ++b) {
       if (b < a) sums[b] += rows.lf[t];
       const double D = std::exp(sums[b] + rows.li[t0 + b] - rows.m[t]);
-      const double k = 1 + rows.delta_j[t0 + b] / p.u.operand;
+      const double k = 1 + rows.delta_j[t0 + b] / least_w;
       c.D(a, b) = D;
       c.D2(a, b) = D * D * k * k;
     }
@@ -172,7 +169,7 @@ Vec rounded_keys(const HeadProblem& p, const Values& x, const Rows& rows) {
   Vec weights(x.S), sums(x.d);
   double behind = -rows.m[x.S - 1];
   for (Index t = x.S; t-- > 0;) {
-    weights[t] = std::exp(behind + rows.li[t]) * (1 + rows.delta_j[t] / p.u.operand);
+    weights[t] = std::exp(behind + rows.li[t]) * (1 + rows.delta_j[t] / std::max(p.u.operand, p.u.gate));
     behind += rows.lf[t];
   }
   std::vector<std::pair<double, double>> terms(static_cast<std::size_t>(x.S));  // |key|, term

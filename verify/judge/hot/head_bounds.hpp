@@ -2,6 +2,8 @@
 // Error bounds of one head. The model is derived in verify/BOUNDS.md; names here are the names there.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "mlstm/problem.hpp"
@@ -43,6 +45,15 @@ struct HeadProblem {
   Cotangents<double> cotangents;
   Gradients<double> exact, detached;  ///< reference values, read only
 };
+
+/// Relative error of a weight D_tj whose exponent is summed in a narrow format of unit roundoff u_g. A sum of many
+/// small terms, or one that starts at i or m, loses those that are below half a step, all with one sign, and no more
+/// than all of them. `memory`: steps that are remembered; `all`, `window`: Σ|logσ(f)| over what is remembered, and over
+/// the part of it after which sums restart; `largest_m`: of |m| so far.
+inline double lost_in_gate_sums(double u_g, double memory, double all, double window, double largest_m) {
+  constexpr double far = 10;  // an exponent that is off by that much says nothing any more
+  return std::expm1(std::min({all, u_g * (1 + memory) * (window / 2 + largest_m), far}));
+}
 
 struct HeadBounds {
   Outputs<double> out;
