@@ -42,7 +42,11 @@ void require_equal_shapes(const Array& values, const Array& reference, const Arr
 }
 
 bool would_pass(const Array& values, const Array& reference, const Array& bound) {
-  return compare(values, reference, bound, DType::float64).error_ratio <= 1;
+  require_equal_shapes(values, reference, bound);
+  for (std::size_t n = 0; n < reference.size(); ++n)
+    if (!(error_of_element(values.data()[n], reference.data()[n], bound.data()[n], DType::float64).ratio <= 1))
+      return false;
+  return true;
 }
 
 /// Adds the bias of a tensor that is within its bounds or not, as they are.
@@ -189,16 +193,23 @@ void note_other_convention(GradientVerdicts& judged, const GradientVerdicts& oth
 
 std::vector<Item> judge_gradient_set(const Case& c, const ReferenceData& reference, Yardstick& yardstick,
                                      const JudgeOptions& options) {
-  GradientVerdicts exact = judge_gradients(c, reference, yardstick, Convention::exact);
-  GradientVerdicts detached = judge_gradients(c, reference, yardstick, Convention::detached);
   const std::optional<Convention> fixed = options.convention ? options.convention : c.kernel->convention;
+  const auto judged = [&](Convention convention) { return judge_gradients(c, reference, yardstick, convention); };
   bool take_exact = false;
-  if (fixed)
+  GradientVerdicts exact, detached;
+  if (fixed) {
     take_exact = *fixed == Convention::exact;
-  else if (exact.failures != detached.failures)
-    take_exact = exact.failures < detached.failures;
-  else
-    take_exact = exact.mean_log_ratio <= detached.mean_log_ratio;
+    GradientVerdicts& asked = take_exact ? exact : detached;
+    asked = judged(*fixed);
+    // The other one matters only for what is said of a failure.
+    if (asked.failures > 0)
+      (take_exact ? detached : exact) = judged(take_exact ? Convention::detached : Convention::exact);
+  } else {
+    exact = judged(Convention::exact);
+    detached = judged(Convention::detached);
+    take_exact = exact.failures != detached.failures ? exact.failures < detached.failures
+                                                     : exact.mean_log_ratio <= detached.mean_log_ratio;
+  }
   const auto told = [&](const Item& item) {
     constexpr std::ptrdiff_t sample = 8;
     constexpr double apart = 4;  // bounds
