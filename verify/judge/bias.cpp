@@ -205,7 +205,7 @@ class HeadParts {
       row.signed_size += size;
       row.shared += coherent * size * size;
       // An open row reaches all columns before it, and shows where their bounds are wider than they are.
-      if (open_rows_ > 0 && std::abs(size) < 1) row.shared += std::abs(size) / 2;
+      if (open_rows_ > 0 && kind_ != Kind::row && std::abs(size) < 1) row.shared += std::abs(size) / 2;
       row.saved += of_saved * size * size;
       if (!columns_.empty()) columns_[static_cast<std::size_t>(column)] += std::abs(size);
     }
