@@ -48,6 +48,14 @@ Real lift_of(Real inverse) {
   return inverse < std::ldexp(Real(1), kHalf) ? Real(1) : std::ldexp(Real(1), std::ilogb(inverse) + 1 - kHalf);
 }
 
+/// The same for the cotangent of l_t, so that it stays a quarter of 2^E away from the end: gamma_t grows with h_t / d_t.
+template <class T, class Real>
+Real lift_of_gamma(Real gamma) {
+  constexpr int kTop = std::numeric_limits<T>::max_exponent - 2;
+  const Real size = std::abs(gamma);
+  return size < std::ldexp(Real(1), kTop) ? Real(1) : std::ldexp(Real(1), std::ilogb(size) + 1 - kTop);
+}
+
 /// l, m: (S). dh_h: dh_t.h_t (S), not read in the detached convention. T: the storage type.
 template <class T, class Real>
 RowCotangents<Real> row_cotangents(const Problem& problem, Convention convention, const Vector<Real>& l,
@@ -62,6 +70,8 @@ RowCotangents<Real> row_cotangents(const Problem& problem, Convention convention
     if (convention == Convention::detached || !problem.normalized()) continue;
     // Finite, as it may be multiplied by 0: by eps, by the sign of l, and by q.
     const Real dd = std::clamp(-dh_h[t] * d.inverse, -largest, largest);
+    if (d.sign != 0) rows.lift[t] = std::max(rows.lift[t], lift_of_gamma<T>(dd));
+    rows.inverse[t] = d.inverse / rows.lift[t];
     rows.gamma[t] = d.sign * dd / rows.lift[t];
     if (problem.has_m()) rows.dm[t] = dd * static_cast<Real>(problem.eps);
   }

@@ -177,10 +177,13 @@ double coincidence_of_rows(const double* x, std::int64_t S, std::int64_t columns
   return coincidence(values);
 }
 
-/// Whether multiplying numbers of a format by exp(log_weight) moves them by less than two roundings, but does move
-/// them: they are all rounded back to where they were, which is an error of one sign.
+constexpr double kLn2 = 0.69314718055994530942;
+
+/// Whether multiplying numbers of a format by exp(log_weight), but for a power of two, moves them by less than two
+/// roundings, but does move them: they are all rounded back to where they were, which is an error of one sign.
 bool is_nearly_one(double log_weight, double u) {
-  const double off = std::abs(std::expm1(log_weight));
+  // a power of two only moves the exponent
+  const double off = std::abs(std::expm1(log_weight - std::round(log_weight / kLn2) * kLn2));
   return off > 0 && off < 2 * u;
 }
 

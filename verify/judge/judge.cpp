@@ -86,6 +86,12 @@ Item judge_tensor(const Problem& problem, const std::string& tensor, const Array
   item.detail->shape.assign(reference.shape().begin(), reference.shape().end());
   item.detail->storage = storage;
   item.status = result.error_ratio <= 1 ? Status::PASS : Status::FAIL;
+  if (!result.bound_usable && yardstick.narrow_gates && std::isfinite(result.max_abs_error)) {
+    item.status = Status::SKIPPED;
+    item.error_ratio.reset();
+    add_note(item, "with gates in the declared format, exponents of this problem say nothing: it cannot be judged");
+    return item;
+  }
   if (!result.bound_usable) {
     item.status = Status::ERROR;
     add_note(item, "the error bound is not finite: the problem leaves the range in which it can be judged");
@@ -159,8 +165,8 @@ GradientVerdicts judge_gradients(const Case& c, const ReferenceData& reference, 
     if (open > 0 && name != "v")
       add_note(item,
                fmt::format("{} rows where either one-sided gradient is accepted", static_cast<std::int64_t>(open)));
-    verdicts.failures += item.status != Status::PASS;
-    logs += std::log(std::max(*item.error_ratio, 1e-30));
+    verdicts.failures += item.status != Status::PASS && item.status != Status::SKIPPED;
+    logs += std::log(std::max(item.error_ratio.value_or(1), 1e-30));
     verdicts.items.push_back(std::move(item));
   }
   if (!verdicts.items.empty()) verdicts.mean_log_ratio = logs / static_cast<double>(verdicts.items.size());
@@ -186,7 +192,7 @@ void note_other_convention(GradientVerdicts& judged, const GradientVerdicts& oth
     const std::string name(to_string(other_name));
     if (other.items[n].status == Status::PASS && told(judged.items[n]))
       add_note(judged.items[n], "this is the " + name + " gradient");
-    else
+    else if (other.items[n].error_ratio)
       add_note(judged.items[n], fmt::format("error_ratio under {} would be {:.3g}", name, *other.items[n].error_ratio));
   }
 }
@@ -327,6 +333,7 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
   if (!known.contains(precision))
     known[precision] = {.sharing = std::make_shared<ErrorSharing>(c, precision),
                         .operand = precision.operand,
+                        .narrow_gates = precision.gate && unit_roundoff(*precision.gate) > 0x1p-24,
                         .bounds = error_bounds(c, reference, precision, options.threads),
                         .hides = {}};
   Yardstick& yardstick = known.at(precision);

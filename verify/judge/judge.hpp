@@ -68,6 +68,7 @@ class ErrorSharing;
 struct Yardstick {
   std::shared_ptr<const ErrorSharing> sharing;
   DType operand = DType::float32;                         ///< by which constants go
+  bool narrow_gates = false;                              ///< a gate_dtype coarser than float32 is declared
   TensorMap bounds;                                       ///< error_bounds
   std::map<std::string, std::vector<std::string>> hides;  ///< hidden_wrong_answers, by key of `bounds`
 };

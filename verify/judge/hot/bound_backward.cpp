@@ -36,6 +36,7 @@ struct FutureState {
   Mat qq, gg;      ///< weighted s^2 q q^T and g g^T, for alignments
   Vec q2, g2;      ///< their diagonals
   Mat w_qq, r_qq;  ///< exact: s^2 q q^T weighted by (w gamma)^2 and dgamma^2 + (r gamma)^2
+  Mat shared_qq;   ///< r_qq weighted by what the terms of a row have in common, for pairs
   Vec n2;          ///< their diagonals, together
 };
 
@@ -172,33 +173,6 @@ LastProduct last_product(const HeadProblem& p, const Values& x, const Rows& rows
   return out;
 }
 
-/// What the columns of a chunk read of the cotangent of the state of their own step, over u^2: in dk and dv.
-struct Reads {
-  Mat k, v;
-  Mat n;  ///< in dk, by dn
-};
-
-Reads read_cotangents(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& gamma, Index t0, Index n,
-                      StateWalk& states) {
-  const double ratio = p.u.state / p.u.operand, ratio2 = p.sums_every_step ? ratio * ratio : 0;
-  Reads reads{Mat(n, x.d), Mat(n, x.e), Mat(n, x.d)};
-  Vec across, along;
-  for (Index b = n; b-- > 0;) {
-    const Index j = t0 + b;
-    const double decay = j + 1 == x.S ? 1 : std::exp(rows.lf[j + 1] + rows.m[j] - rows.m[j + 1]);
-    const double input = std::exp(rows.li[j] - rows.m[j]);
-    const Vec query = x.s * x.q.row(j).transpose();
-    states.step(decay, query, rows.g0.row(j).transpose(), gamma[j] * query);
-    states.read(x.K2.row(j).transpose(), x.V2.row(j).transpose(), reads_per_step(p), ratio2, across, along);
-    reads.k.row(b) = input * input * along.transpose();
-    reads.v.row(b) = input * input * across.transpose();
-    Vec n2 = reads_per_step(p) * states.x().cwiseAbs2();
-    if (p.sums_every_step) n2 += ratio2 * states.variance_of_vector();
-    reads.n.row(b) = input * input * n2.transpose();
-  }
-  return reads;
-}
-
 /// How much larger an error that all terms of a row share makes the sum of its terms than independent ones would, as a
 /// ratio of variances, at least 1: where keys and values repeat. S each.
 struct Coherence {
@@ -240,8 +214,8 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Co
   Walk out{Mat(S, d), Mat(S, d), Mat(S, e), Mat(S, d), Mat(S, d), Mat(S, d), Vec(S), Vec(S), Vec(S), Vec(S),
            Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), Vec(S), {},     {}};
   const Mat zero = Mat::Zero(d, e), zero_d = Mat::Zero(d, d);
-  FutureState f{zero,         zero,         zero,   zero,   zero,        zero, zero_d, Mat::Zero(e, e),
-                Vec::Zero(d), Vec::Zero(e), zero_d, zero_d, Vec::Zero(d)};
+  FutureState f{zero,         zero,         zero,   zero,   zero,   zero,        zero_d, Mat::Zero(e, e),
+                Vec::Zero(d), Vec::Zero(e), zero_d, zero_d, zero_d, Vec::Zero(d)};
   Mat stored = zero;
   Mat last_c, last_c2;  // cotangent of c_last and its square
   if (p.cotangents.c_last != nullptr) {
@@ -332,10 +306,11 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Co
     Mat n_read = Mat::Zero(n, d);  // what dn as it is stored, or read, leaves in dk
     if (narrow && !p.sums_every_step) n_read = p.u.state * p.u.state * plain_last2 * stored_n.transpose();
     Mat tk = weighted(plain_last2, nt(V2, f.T)), tv = weighted(plain_last2, nn(K2, f.T));
-    Vec column_state = of_columns(tk);
+    Vec column_state = of_columns(tk), stored_pairs = Vec::Zero(n);
     if (reads) {
-      const Reads own = read_cotangents(p, x, rows, gamma, t0, n, states);
+      const CotangentReads own = read_cotangents(p, x, rows, gamma, t0, n, past, states);
       if (p.sums_every_step) n_read = u2 * own.n;
+      stored_pairs = p.u.state * p.u.state * own.pairs;
       tk = p.sums_every_step ? own.k : tk.cwiseMax(own.k);
       tv = p.sums_every_step ? own.v : tv.cwiseMax(own.v);
     }
@@ -381,11 +356,18 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Co
       column_state *= together(tn(weighted(last, k), v), u2 * f.T, column_state.sum());
     }
     out.straddle.segment(t0, n) = straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + row_state,
-                                             later(f.A) + column_state, around(past.C2, f.A) + both_stored);
-    const double around_r = around(past.kk, f.r_qq), around_w = around(past.kk, f.w_qq);
-    out.shared_gamma.segment(t0, n) = straddling(P2r, part(gr2).cwiseProduct(past_P2), later_r, around_r);
+                                             later(f.A) + column_state, around(past.C2, f.A) + both_stored) +
+                                  stored_pairs;
+    // The error of gamma_t is one for all of a row: l_t^2 for the sum of the squares of its terms where that is larger.
+    const Vec terms = both_P2.rowwise().sum() + past_P2.cwiseMax(c.past2.cwiseProduct(Q2 * past.n2));
+    const Vec common = (terms.array() > 0).select(part(rows.l).cwiseAbs2().cwiseQuotient(terms), 1).cwiseMax(1);
+    const Vec gs2 = part(gr2).cwiseProduct(common);
+    const Mat P2s = weighted(gs2, both_P2);
+    const Vec later_s = last2.cwiseProduct(largest(f.shared_qq));
+    const double around_s = around(past.kk, f.shared_qq), around_w = around(past.kk, f.w_qq);
+    out.shared_gamma.segment(t0, n) = straddling(P2s, gs2.cwiseProduct(past_P2), later_s, around_s);
     out.straddle_gamma.segment(t0, n) =
-        straddling(P2r + P2w, (part(gr2) + part(gw2)).cwiseProduct(past_P2), later_r + later_w, around_r + around_w);
+        straddling(P2s + P2w, (gs2 + part(gw2)).cwiseProduct(past_P2), later_s + later_w, around_s + around_w);
 
     // The state before the chunk.
     const Mat q_past = weighted(x.s * c.past, q), Q2_past = weighted(c.past2, Q2);
@@ -400,6 +382,7 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Co
     f.g2 = carry2 * f.g2 + g2.transpose() * c.past2.cwiseProduct(part(W2));
     f.w_qq = carry2 * f.w_qq + tn(q_past, weighted(part(gw2), q_past));
     f.r_qq = carry2 * f.r_qq + tn(q_past, weighted(part(gr2), q_past));
+    f.shared_qq = carry2 * f.shared_qq + tn(q_past, weighted(gs2, q_past));
     f.n2 = carry2 * f.n2 + Q2_past.transpose() * (part(gw2) + part(gr2));
     stored = carry2 * stored + f.C.cwiseAbs2();
     dn = carry * dn + q_past.transpose() * part(gamma);
@@ -422,16 +405,17 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Co
 void write_initial_states(const HeadProblem& p, const Values& x, const Rows& rows, const Walk& walk, bool exact,
                           const Scatter& scatter, double scattering, const Floors& floor, const GradientBounds& out) {
   const auto& G = exact ? p.exact : p.detached;
-  const double us = p.u.state, uv = rows.uv[x.S - 1], delta = rows.delta[x.S - 1], eta = p.u.step;
+  const double us = p.u.state, uv = rows.uv[x.S - 1], eta = p.u.step;
+  const double delta = std::max(rows.delta[x.S - 1], rows.delta_first), first2 = rows.first_over_w * rows.first_over_w;
   const ConstMap c0(p.in.c_initial, x.d, x.e);
   const Eigen::Map<const Vec> n0(p.in.n_initial, x.d);
   const Mat dc = G.c_initial != nullptr ? Mat(ConstMap(G.c_initial, x.d, x.e)) : Mat(Mat::Zero(x.d, x.e));
   const Vec dn = G.n_initial != nullptr ? Vec(Eigen::Map<const Vec>(G.n_initial, x.d)) : Vec(Vec::Zero(x.d));
   const FutureState& f = walk.start;
-  const Vec n2 = f.n2;  // in the detached convention only the cotangent of n_last is in it
+  const Vec n2 = first2 * f.n2;  // in the detached convention only the cotangent of n_last is in it
   if (out.c_initial != nullptr)
     Eigen::Map<Mat>(out.c_initial, x.d, x.e) =
-        Mat(((f.X + us * us * (walk.stored.size() > 0 ? walk.stored : Mat(f.C.cwiseAbs2()))).cwiseSqrt() +
+        Mat(((first2 * f.X + us * us * (walk.stored.size() > 0 ? walk.stored : Mat(f.C.cwiseAbs2()))).cwiseSqrt() +
              floor.c_initial + floor.c_flushed + (us + uv + delta) * dc.cwiseAbs())
                 .array() +
             eta);
@@ -442,7 +426,8 @@ void write_initial_states(const HeadProblem& p, const Values& x, const Rows& row
     double variance = scatter.initial2, value = us * std::abs(*G.m_initial) + scattering;
     if (exact) {
       if (walk.stored.size() > 0) variance += us * us * c0.cwiseAbs2().cwiseProduct(walk.stored).sum();
-      variance += c0.cwiseAbs2().cwiseProduct(f.A + floor.c_initial.cwiseAbs2()).sum() + n0.cwiseAbs2().dot(n2);
+      variance +=
+          c0.cwiseAbs2().cwiseProduct(first2 * f.A + floor.c_initial.cwiseAbs2()).sum() + n0.cwiseAbs2().dot(n2);
       value += c0.cwiseAbs().cwiseProduct(floor.c_flushed).sum() + n0.cwiseAbs().dot(floor.n_initial);
       value +=
           (us + uv + delta) * (std::abs(c0.cwiseProduct(dc).sum()) + std::abs(n0.dot(dn)) + std::abs(*G.m_initial));

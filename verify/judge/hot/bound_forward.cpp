@@ -42,6 +42,22 @@ class Sight {
   std::vector<double> sums_;
 };
 
+constexpr double kMemories = 3;  // after so many times the steps that count, what is left is less than its error
+
+/// What sums in a narrow format lose that start at the input gate of a column.
+void add_losses_of_columns(const HeadProblem& p, Rows& rows) {
+  const Index S = p.S;
+  Vec behind = Vec::Zero(S + 1);  // Σ_{r>j} |logσ(f_r)|
+  double memory = 0;              // steps that remember j
+  for (Index j = S; j-- > 0;) {
+    memory = 1 + (j + 1 < S ? std::exp(rows.lf[j + 1]) : 0) * memory;
+    behind[j] = behind[j + 1] - (j + 1 < S ? rows.lf[j + 1] : 0);
+    const Index last = std::min(S - 1, j + static_cast<Index>(kMemories * memory));
+    rows.delta_j[j] +=
+        lost_in_gate_sums(p.u.gate, kMemories * memory, behind[j] - behind[last], 0, std::abs(rows.li[j]));
+  }
+}
+
 // The stabiliser, and the error of the gate exponents of rows (delta) and columns (delta_j).
 void scan_gates(const HeadProblem& p, Rows& rows) {
   const Index S = p.S;
@@ -55,8 +71,10 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
   else
     rows.m0 = p.stabilizer_init == StabilizerInit::zero ? 0 : -kInf;
   double m = rows.m0, largest_m = std::isfinite(m) ? std::abs(m) : 0;
-  const double W = static_cast<double>(p.window), ua = p.u.accumulator, ug = p.u.gate;
-  double memory = 0;  // steps
+  // In float64 the exponents of the reference are no better than those of a kernel, and both count.
+  const double exponents = p.u.accumulator < 0x1p-40 ? 2 : 1;
+  const double W = static_cast<double>(p.window), ua = exponents * p.u.accumulator, ug = exponents * p.u.gate;
+  double memory = 0, since_first = 0;  // steps; Σ|logσ(f)|
   Sight sight(p);
   for (Index t = 0; t < S; ++t) {
     rows.lf[t] = log_sigmoid(p.in.f[t]);
@@ -76,17 +94,22 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
       memory = 1 + std::exp(rows.lf[t]) * memory;
       rows.delta[t] +=
           ug * (2 + std::sqrt(1 + memory / W) + 2 * largest_m) + lost_in_gate_sums(ug, memory, all, seen, largest_m);
+      since_first -= rows.lf[t];
+      const double first = ug * (2 + std::sqrt(1 + steps / W) + 2 * largest_m) +
+                           lost_in_gate_sums(ug, steps + 1, since_first, since_first, largest_m);
+      rows.delta_first = std::max(rows.delta_first, first);
     }
     rows.w[t] = p.u.operand + rows.delta[t];
+    rows.first_over_w = std::max(rows.first_over_w, (p.u.operand + rows.delta_first) / rows.w[t]);
     // Roundings are random within a window; what is carried from one window to the next is rounded alike when inputs
     // repeat.
     rows.uv[t] = std::max(p.u.operand, ua * (16 + std::sqrt(std::min(steps, W)) + steps / W));
   }
+  if (ug > ua) add_losses_of_columns(p, rows);
 }
 
-ChunkWeights weigh_chunk(const HeadProblem& p, const Rows& rows, Index t0, Index n, double m_prev) {
+ChunkWeights weigh_chunk(const Rows& rows, Index t0, Index n, double m_prev) {
   ChunkWeights c{t0, n, Mat::Zero(n, n), Mat::Zero(n, n), Vec(n), Vec(n)};
-  const double least_w = std::max(p.u.operand, p.u.gate);  // w is larger
   Vec sums = Vec::Zero(n);  // of logσ(f) from behind column b up to the row: never a difference of long sums
   double from_start = 0;
   for (Index a = 0; a < n; ++a) {
@@ -97,7 +120,7 @@ ChunkWeights weigh_chunk(const HeadProblem& p, const Rows& rows, Index t0, Index
     for (Index b = 0; b <= a; ++b) {
       if (b < a) sums[b] += rows.lf[t];
       const double D = std::exp(sums[b] + rows.li[t0 + b] - rows.m[t]);
-      const double k = 1 + rows.delta_j[t0 + b] / least_w;
+      const double k = 1 + rows.delta_j[t0 + b] / rows.w[t];
       c.D(a, b) = D;
       c.D2(a, b) = D * D * k * k;
     }
@@ -165,11 +188,11 @@ double initial_alignment(const Mat& weighted, const Mat& squares, Index row, dou
 // Sum of squares of what rounding the keys, weighted by the last row of D~, leaves in every element of n, over u^2.
 // Numbers that are equal may be rounded alike, as they are if their weights are equal too, and then their errors add
 // up.
-Vec rounded_keys(const HeadProblem& p, const Values& x, const Rows& rows) {
+Vec rounded_keys(const Values& x, const Rows& rows) {
   Vec weights(x.S), sums(x.d);
   double behind = -rows.m[x.S - 1];
   for (Index t = x.S; t-- > 0;) {
-    weights[t] = std::exp(behind + rows.li[t]) * (1 + rows.delta_j[t] / std::max(p.u.operand, p.u.gate));
+    weights[t] = std::exp(behind + rows.li[t]) * (1 + rows.delta_j[t] / rows.w[x.S - 1]);
     behind += rows.lf[t];
   }
   std::vector<std::pair<double, double>> terms(static_cast<std::size_t>(x.S));  // |key|, term
@@ -239,8 +262,18 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     rows.g.resize(S, e), rows.g2.resize(S, e), rows.g0.resize(S, e);
   }
 
-  PastState past{Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, e), Vec::Zero(d), Mat::Zero(d, d),
-                 Mat::Zero(e, e), Vec::Zero(e), Mat::Zero(d, e), rows.m0,      Vec::Zero(d)};
+  PastState past{Mat::Zero(d, e),
+                 Vec::Zero(d),
+                 Mat::Zero(d, e),
+                 Vec::Zero(d),
+                 Mat::Zero(d, d),
+                 Mat::Zero(e, e),
+                 Vec::Zero(e),
+                 Mat::Zero(d, e),
+                 rows.m0,
+                 Vec::Zero(d),
+                 {},
+                 {}};
   Mat stored = Mat::Zero(d, e);  // variance that storing the state has left in it, over u_state^2
   Mat C0, C0_squared;
   double weight0 = 1;  // of the initial state at the end of the last chunk
@@ -268,8 +301,10 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
 
   for (Index t0 = 0; t0 < S; t0 += p.chunk) {
     const Index n = std::min<Index>(p.chunk, S - t0);
-    rows.chunks.push_back(weigh_chunk(p, rows, t0, n, past.m));
+    rows.chunks.push_back(weigh_chunk(rows, t0, n, past.m));
     rows.past.push_back(past);
+    if (p.sums_every_step && states_are_narrow(p))
+      rows.past.back().A = states.sizes(), rows.past.back().a = states.sizes_of_vector();
     const ChunkWeights& c = rows.chunks.back();
     if (p.sums_every_step) add_state_roundings(p, x, past, c, memory, rows);
     const auto q = x.q.middleRows(t0, n), k = x.k.middleRows(t0, n), v = x.v.middleRows(t0, n);
@@ -303,6 +338,9 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     for (Index a = 0; a < n; ++a) {
       const Index t = t0 + a;
       const double w = rows.w[t], delta = rows.delta[t], uv = rows.uv[t], m = rows.m[t];
+      // The rows of a chunk share the rounding of a state, so that it may count fourfold in sums over rows; but it has
+      // no part in the error of large exponents.
+      const double w_state = std::min(w, 4 * u);
       rows.alpha_qk[t] = alignment(row_P[a], row_E[a], limit_d);
       if (initial) rows.alpha_qk[t] = std::max(rows.alpha_qk[t], initial_alignment(q_C0, q2_C02, a, limit_d));
       const double l = std::abs(rows.l[t]);
@@ -313,8 +351,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       double dmin = 1, rho = 0;
       if (normalized) {
         const double floor = std::exp(-m);
-        const double dl =
-            w * std::sqrt(row_P[a] + row_E[a] + row_n[a]) + uv * l + eta * std::sqrt(double(S)) + lost * lost_l;
+        const double dl = std::sqrt(w * w * (row_P[a] + row_E[a]) + w_state * w_state * row_n[a]) + uv * l +
+                          eta * std::sqrt(double(S)) + lost * lost_l;
         const bool near = l + kSigmas * dl >= floor * (1 - delta);
         const double dd = std::max(near ? dl : 0.0, p.gate == Gate::exp ? delta * floor : 0.0);
         const bool no_end = std::isinf(floor);  // an infinite denominator has no error
@@ -331,9 +369,10 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
       v2_sum += V2.row(a).transpose();
       const double floor_h = eta * (1 + x.s * q.row(a).norm()) / dmin;
       for (Index b = 0; b < e; ++b)
-        rows.h_bound(t, b) = w * std::sqrt(rows.alpha_qk[t] * E_v(a, b) + state_h(a, b)) / dmin +
-                             std::abs(h(a, b)) * (rho + delta + uv + p.u.output) +
-                             floor_h * (1 + std::sqrt(v2_sum[b])) + lost * lost_h[b] / dmin + eta;
+        rows.h_bound(t, b) =
+            std::sqrt(w * w * rows.alpha_qk[t] * E_v(a, b) + w_state * w_state * state_h(a, b)) / dmin +
+            std::abs(h(a, b)) * (rho + delta + uv + p.u.output) + floor_h * (1 + std::sqrt(v2_sum[b])) +
+            lost * lost_h[b] / dmin + eta;
     }
 
     if (gradients) {
@@ -403,7 +442,8 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
 
   if (bounds.out.h != nullptr) Eigen::Map<Mat>(bounds.out.h, S, e) = rows.h_bound;
   const double w = rows.w[S - 1], delta = rows.delta[S - 1], uv = rows.uv[S - 1], us = p.u.state;
-  const double initial_factor = initial ? delta * weight0 * delta * weight0 : 0;
+  const double delta_first = std::max(delta, rows.delta_first);
+  const double initial_factor = initial ? delta_first * weight0 * delta_first * weight0 : 0;
   const Vec lost_k = (1 + x.k.cwiseAbs().array()).matrix().colwise().norm().transpose();
   const Vec lost_v = (1 + x.v.cwiseAbs().array()).matrix().colwise().norm().transpose();
   if (bounds.out.c_last != nullptr) {
@@ -421,7 +461,7 @@ Rows forward_bounds(const HeadProblem& p, const Values& x, const HeadBounds& bou
     const double sums =
         p.u.accumulator * (16 + std::sqrt(double(std::min(S, p.window))) + double(S) / double(p.window));
     const bool narrow = u > sums;
-    if (narrow) plain_n2 = plain_n2.cwiseMax(rounded_keys(p, x, rows));
+    if (narrow) plain_n2 = plain_n2.cwiseMax(rounded_keys(x, rows));
     for (Index a = 0; a < d; ++a) {
       const double n0 = initial ? p.in.n_initial[a] : 0;
       bounds.out.n_last[a] = std::sqrt(w * w * plain_n2[a] + initial_factor * n0 * n0 + u * u * past.stored_n[a]) +

@@ -3,6 +3,8 @@
 // (verify/BOUNDS.md, section 1, "reads").
 #pragma once
 
+#include <vector>
+
 #include "judge/hot/bound_rows.hpp"
 
 namespace mlstm::verify::bound {
@@ -15,12 +17,17 @@ class StateWalk {
   /// Begins with X (rows, columns) and x (rows). `stored`: whether variances are wanted.
   StateWalk(Mat X, Vec x, bool stored);
 
+  /// Goes on with sums of sizes that another walk has come to.
+  StateWalk(Mat X, Vec x, Mat A, Vec a);
+
   void step(double decay, InVec left, InVec right, InVec vector);
 
   const Mat& X() const { return X_; }
   const Vec& x() const { return x_; }
   const Mat& variance() const { return V_; }
   const Vec& variance_of_vector() const { return v_; }
+  const Mat& sizes() const { return A_; }
+  const Vec& sizes_of_vector() const { return a_; }
 
   /// Reads of the state as it is: across(e) = Σ_a left²_a X²_ae and along(a) = Σ_e X²_ae right²_e, and the same with
   /// the variances, weighted by ratio2.
@@ -32,6 +39,12 @@ class StateWalk {
   bool stored_;
 };
 
+/// The states before each of n steps from t0 on, relative to the stabiliser before that step; the first is `walk`.
+std::vector<StateWalk> states_before(const Values& x, const Rows& rows, Index t0, Index n, StateWalk walk);
+
+/// Variance of <X, Y> and x.y through what storing both has left in them, over u_state^2.
+double stored_product(const StateWalk& x, const StateWalk& y);
+
 /// Whether products read a format so narrow that where a state is read makes a difference.
 bool reads_matter(const HeadProblem& p);
 
@@ -42,5 +55,18 @@ bool states_are_narrow(const HeadProblem& p);
 /// terms, or read states at the ends of shorter chunks; a recurrent one reads every state, and rounds what it is
 /// multiplied with.
 inline double reads_per_step(const HeadProblem& p) { return p.sums_every_step ? 2 : 1; }
+
+/// What the columns of a chunk read of the cotangent of the state of their own step, over u^2: in dk and dv.
+struct CotangentReads {
+  Mat k, v;
+  Mat n;  ///< in dk, by dn
+  /// Where narrow states are stored at every step: variance of <C, dC> + n.dn across the gate of each step, over
+  /// u_state^2.
+  Vec pairs;
+};
+
+/// gamma: S. Walks `states` back over the chunk.
+CotangentReads read_cotangents(const HeadProblem& p, const Values& x, const Rows& rows, const Vec& gamma, Index t0,
+                               Index n, const PastState& past, StateWalk& states);
 
 }  // namespace mlstm::verify::bound

@@ -26,6 +26,8 @@ struct PastState {
   Mat T;   ///< 2 C^2 + variance of the stored state / u^2: what rounding the state costs in a product
   double m = 0;
   Vec stored_n;  ///< variance of the stored n / u^2
+  Mat A;         ///< of narrow states that are stored at every step: StateWalk's sums of sizes, or empty
+  Vec a;
 };
 
 /// Gate weights of one chunk; rows are steps t, columns are steps j <= t of the same chunk.
@@ -42,6 +44,9 @@ struct Rows {
   Vec lf, li, m, l, den;
   double m0 = 0;              ///< stabiliser before the first step; -inf: none
   Vec delta, delta_j, w, uv;  ///< gate exponent errors; w = u + delta; accumulated roundoff
+  /// Weights of the initial state, whose exponents have a term for every step there is: largest error, and largest
+  /// ratio to w.
+  double delta_first = 0, first_over_w = 1;
   Vec rho, r, dmin, gamma, dgamma;
   Vec alpha_qk, alpha_gv, row_g;  ///< alignments; sum_j E Gamma
   Mat g, g2, g0;                  ///< dh / dmin, its square, dh / den

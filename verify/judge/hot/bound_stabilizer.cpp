@@ -44,6 +44,7 @@ Scatter scatter_stabilizer(const Rows& rows, const Vec& variance, const Vec& dm)
 }
 
 double partial_sums(const Rows& rows, Vec dm) {
+  const Vec terms = dm;
   Index arg_max = -1;
   for (Index t = 0; t < dm.size(); ++t) {
     const double before = t == 0 ? rows.m0 : rows.m[t - 1];
@@ -53,7 +54,7 @@ double partial_sums(const Rows& rows, Vec dm) {
   double sum = 0, squares = 0;
   for (Index t = dm.size(); t-- > 0;) {
     sum = std::max(0.0, sum + dm[t]);
-    squares += sum * sum;
+    squares += sum * sum + terms[t] * terms[t];
   }
   return std::sqrt(squares);
 }

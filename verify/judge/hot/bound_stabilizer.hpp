@@ -20,7 +20,7 @@ struct Scatter {
 Scatter scatter_stabilizer(const Rows& rows, const Vec& variance, const Vec& dm);
 
 /// What rounds in df where dm is scattered by differences (dm_t at t, its negative at the arg max) and a sum over them:
-/// every partial sum of what passes a gate on its way. dm: absolute values.
+/// every difference, and every partial sum of what passes a gate on its way. dm: absolute values.
 double partial_sums(const Rows& rows, Vec dm);
 
 }  // namespace mlstm::verify::bound

@@ -98,6 +98,14 @@ Real lift_of(const Context& c, Real inverse) {
   return std::ldexp(Real(1), std::ilogb(inverse) + 1 - half);
 }
 
+/// Likewise for gamma, which grows with h / d: a quarter of the storage type's range is kept free.
+template <class Real>
+Real lift_of_gamma(const Context& c, Real gamma) {
+  const int top = 2 * half_range(c.problem.dtype) - 2;
+  if (c.has("no_lift") || !(std::abs(gamma) >= std::ldexp(Real(1), top)) || std::isinf(gamma)) return 1;
+  return std::ldexp(Real(1), std::ilogb(gamma) + 1 - top);
+}
+
 /// dh_h: dh_t.h_t (S).
 template <class Real>
 RowScalars<Real> row_scalars(const Context& c, Convention convention, const Gates<Real>& gates, const Real* l,
@@ -115,6 +123,8 @@ RowScalars<Real> row_scalars(const Context& c, Convention convention, const Gate
     if (!exact || !c.problem.normalized()) continue;
     Real dd = std::clamp(-dh_h[t] * d.inverse, -largest, largest);
     if (c.has("row_term_without_inverse")) dd = -dh_h[t];
+    if (d.sign != 0) rows.lift[t] = std::max(rows.lift[t], lift_of_gamma(c, dd));
+    rows.inverse[t] = d.inverse / rows.lift[t];
     rows.gamma[t] = d.sign * dd / rows.lift[t];
     if (c.has("row_term_sign")) rows.gamma[t] = -rows.gamma[t];
     if (!c.problem.has_m() || c.has("dm_path_missing")) continue;
