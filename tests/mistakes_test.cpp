@@ -14,6 +14,7 @@
 #include "fake_kernels.hpp"
 #include "studies/mutants/bugs.hpp"
 #include "studies/mutation/explanations.hpp"
+#include "sweep/explain.hpp"
 #include "sweep/sweep.hpp"
 #include "text.hpp"
 
@@ -270,6 +271,20 @@ BOOST_AUTO_TEST_CASE(one_element_explains_nothing) {
   other.problem.eps = 0;
   values.outputs["h"](0, 1, 40, 3) = run_kernel(right_kernel(), other, {}).outputs.at("h")(0, 1, 40, 3);
   BOOST_TEST(said_of(c, values).empty());
+}
+
+BOOST_AUTO_TEST_CASE(what_no_stage_shows_is_said) {
+  SweepOptions sweep;
+  sweep.threads = 1;
+  const ProblemSpec spec = parse_spec(kProblem);
+  const std::string by_itself = look_into(right_kernel(), spec, Convention::exact, sweep);
+  BOOST_TEST(by_itself.starts_with("run again by itself, it passes"), by_itself);
+  const DamagedKernel no_dm({{}, [](const Problem& problem, const BackwardArgs& args) {
+                               if (args.dm_initial != nullptr)
+                                 writable(args.dm_initial, "m_initial", problem).set(0, 0, 0, 9);
+                             }});
+  const std::string unprobed = look_into(no_dm, parse_spec(kProblem + ",initial_states=1"), Convention::exact, sweep);
+  BOOST_TEST(contains(unprobed, "no stage that was probed is outside its bounds"), unprobed);
 }
 
 BOOST_AUTO_TEST_CASE(what_is_right_contradicts_a_mistake) {

@@ -230,9 +230,9 @@ std::vector<Mistake> limit_mistakes(const Case& c, const FirstWrong& first, int 
     for (const Group& group : groups)
       add(fmt::format("steps from {} on read {} of steps from 0 on", N, group.name), [N, group, S = s.S](Case& d) {
         for (const char* name : group.tensors) {
-          Array& array = d.inputs.at(name);
+          const Array before = d.inputs.at(name);
           for (std::int64_t t = N; t < S; ++t)
-            xt::view(array, xt::all(), xt::all(), t) = xt::view(Array(array), xt::all(), xt::all(), t % N);
+            xt::view(d.inputs.at(name), xt::all(), xt::all(), t) = xt::view(before, xt::all(), xt::all(), t % N);
         }
       });
   if (!first.m) return all;

@@ -217,11 +217,11 @@ std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, cons
 
 /// How a guess compares with one tensor.
 struct Match {
-  bool tells = false;     ///< it is clearly another answer than the right one
-  bool explains = false;  ///< nearly all failing elements are what it is, and most others too
-  bool explains_half = false;
-  double residual = 0;        ///< sum of squares of what is left, in bounds
-  std::int64_t elements = 0;  ///< that it explains
+  bool tells = false;          ///< it is clearly another answer than the right one
+  bool explains = false;       ///< nearly all failing elements are what it is, and most others too
+  bool explains_half = false;  ///< half of them
+  double residual = 0;         ///< sum of squares of what is left, in bounds
+  std::int64_t elements = 0;   ///< that it explains
 };
 
 Match compare(const JudgedTensor& judged, const Array& guess) {
