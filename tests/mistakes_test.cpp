@@ -273,6 +273,28 @@ BOOST_AUTO_TEST_CASE(one_element_explains_nothing) {
   BOOST_TEST(said_of(c, values).empty());
 }
 
+BOOST_AUTO_TEST_CASE(honest_roundings_that_are_not_declared_are_no_mistakes) {
+  std::size_t failing = 0;
+  for (const Kernel* kernel : other_specimens())
+    for (const std::string regime : {"forget3,dtype=float32", "remember,dtype=float32", "forget3,dtype=bfloat16"}) {
+      Case c = make_case(parse_spec("regime=" + regime + ",NH=2,S=100,DHQK=16,DHV=32,L=32,eps=0.01"));
+      if (!kernel->unsupported(c.problem).empty()) continue;
+      c.kernel = run_kernel(*kernel, c, Convention::exact);
+      c.kernel->gate_dtype = c.kernel->product_dtype = c.kernel->state_dtype = {};
+      const ReferenceData reference = evaluate_reference(c);
+      const std::vector<Item> items = judge(c, reference);
+      for (const Item& item : items) {
+        failing += item.status == Status::FAIL ? 1 : 0;
+        BOOST_TEST(!contains(item.explanation, "looks like"),
+                   kernel->info().key() << " " << regime << " " << item.tensor << ": " << item.explanation);
+      }
+      for (const std::string& line : find_mistakes(c, reference, items, 1))
+        BOOST_TEST((!contains(line, "as if: ") || contains(line, "as if: matrix products read ")),
+                   kernel->info().key() << " " << regime << ": " << line);
+    }
+  BOOST_TEST(failing > 20u);
+}
+
 BOOST_AUTO_TEST_CASE(what_no_stage_shows_is_said) {
   SweepOptions sweep;
   sweep.threads = 1;
