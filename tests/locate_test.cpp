@@ -181,6 +181,14 @@ BOOST_AUTO_TEST_CASE(what_the_values_are_is_named) {
                "%\nlooks like: the expected values of the head before"));
   BOOST_TEST(contains(looks_like("h",
                                  [](const Stored& s) {
+                                   for (std::int64_t head = 0; head < s.heads; ++head)
+                                     for (std::int64_t t = 0; t < s.rows; ++t)
+                                       for (std::int64_t column = 16; column < s.columns; ++column)
+                                         s.set(head, t, column, s.get(head, t, column - 16));
+                                 }),
+                      "the expected values of 16 columns before"));
+  BOOST_TEST(contains(looks_like("h",
+                                 [](const Stored& s) {
                                    for (std::int64_t t = 0; t < s.rows; ++t)
                                      for (std::int64_t column = 0; column + 1 < s.columns; ++column)
                                        s.set(2, t, column, s.get(2, t, column + 1));
@@ -232,6 +240,7 @@ BOOST_AUTO_TEST_CASE(a_state_that_is_dropped_between_chunks_is_found_at_the_firs
   BOOST_TEST(contains(stages.text, "n is wrong first, at t = 32 (chunk 2, step 0 of it); then C at t = 32"));
   BOOST_TEST(contains(stages.text, "right at every probed length: m"));
   BOOST_TEST(contains(stages.text, "gates: there C and n are"));
+  BOOST_TEST(contains(stages.text, ": the state before is lost"), stages.text);
 }
 
 BOOST_AUTO_TEST_CASE(a_wrong_gate_is_told_from_a_wrong_state) {
@@ -257,6 +266,8 @@ BOOST_AUTO_TEST_CASE(n_alone_C_alone_and_h_alone_are_told_apart) {
   const Stages of_n = stages_of(n, line), of_C = stages_of(C, line), of_h = stages_of(h, line);
   BOOST_TEST((place(of_n.forward, "n") == 9 && place(of_n.forward, "C") == -1));
   BOOST_TEST((place(of_C.forward, "C") == 33 && place(of_C.forward, "n") == -1));
+  // a key or value that is not the right one is no wrong gate
+  BOOST_TEST((!contains(of_n.text, "gates: ") && !contains(of_C.text, "gates: ")));
   BOOST_TEST((place(of_h.forward, "h") == 12 && place(of_h.forward, "C") == -1 && place(of_h.forward, "n") == -1));
   BOOST_TEST(contains(of_h.text, "h is wrong first, at t = 12; right at every probed length: m, n, C"));
 }

@@ -350,7 +350,7 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
     for (Item& item : judge_gradient_set(c, reference, yardstick, options)) items.push_back(std::move(item));
   if (options.explain)
     for (Item& item : items)
-      if (item.status == Status::FAIL && item.error_ratio > 1)
+      if (item.status == Status::FAIL && item.error_ratio)
         item.explanation = explain_tensor(judged_tensor(c, reference, yardstick.bounds, item));
   if (options.require_all) {
     const auto require = [&](const TensorMap& held, const std::string& name, const std::string& tensor) {

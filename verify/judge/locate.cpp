@@ -279,7 +279,10 @@ Location locate(const JudgedTensor& judged, const Array& ratios) {
 std::string explain_tensor(const JudgedTensor& judged) {
   const Array ratios = ratios_of(judged);
   const Location where = locate(judged, ratios);
-  if (where.failing == 0) return "";
+  if (where.failing == 0) {
+    const std::string look = recognize_average(judged);
+    return look.empty() ? look : "looks like: " + look;
+  }
   std::string text = "where: " + where.text;
   const TensorView view = view_of(judged);
   const std::int64_t L = judged.problem.chunk_size;
@@ -296,7 +299,9 @@ std::string explain_tensor(const JudgedTensor& judged) {
           fmt::format("{:.3g} %", 100 * static_cast<double>(failing[chunk]) / static_cast<double>(all[chunk])));
     text += fmt::format("\nby chunk of {} steps: {}", L, fmt::join(shares, ", "));
   }
-  if (const std::string look = recognize(judged, ratios); !look.empty()) text += "\nlooks like: " + look;
+  std::string look = recognize(judged, ratios);
+  if (look.empty()) look = recognize_average(judged);
+  if (!look.empty()) text += "\nlooks like: " + look;
   return text;
 }
 

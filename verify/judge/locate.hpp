@@ -35,7 +35,12 @@ Location locate(const JudgedTensor& judged);
 /// head or column, ... Empty if nothing fits 95 % of them.
 std::string recognize(const JudgedTensor& judged);
 
-/// locate, the share of failing elements by chunk, and recognize, as lines.
+/// What the errors of the whole tensor have in common: a factor of all of it, of some heads or of a range of steps;
+/// that they are of numbers rounded toward zero. Empty if nothing explains nine tenths of them.
+std::string recognize_average(const JudgedTensor& judged);
+
+/// locate, the share of failing elements by chunk, and recognize or else recognize_average, as lines. Without the first
+/// two if every element is within its bound.
 std::string explain_tensor(const JudgedTensor& judged);
 
 }  // namespace mlstm::verify

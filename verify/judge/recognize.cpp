@@ -15,6 +15,7 @@ namespace {
 constexpr double kMost = 0.95;       // of the failing elements have to fit
 constexpr std::int64_t kSample = 8;  // elements that say something; fewer fit by chance
 constexpr double kNearer = 4;        // times, to the answer than to the right one
+constexpr double kShareTold = 0.25;  // of what has an answer, that lies so far from the right one
 constexpr double kTold = 4;          // bounds that lie between the answer and the right one, or zero
 
 struct Failing {
@@ -27,14 +28,14 @@ struct Failing {
   double bound(std::int64_t n) const { return judged.bound->data()[n]; }
 };
 
-/// An answer that is not the right one, for one element; NaN where it has none.
+/// An answer that is not the right one, for one element; NaN where it has none, infinite if it ought to have one.
 struct Answer {
   double value = std::numeric_limits<double>::quiet_NaN(), bound = 0;
 };
 
-/// Whether nearly all failing elements are within the bound of `answer`, and far nearer to it than to the right one. It
-/// has to have one for half of them at least, and for enough of them one that its bound tells from the right one and
-/// from zero.
+/// Whether nearly all failing elements are within the bound of `answer`, and far nearer to it than to the right one if
+/// the two are apart. It has to have one for half of them at least, and for enough of them one that its bound tells
+/// from the right one and from zero.
 bool fits(const Failing& failing, const std::function<Answer(std::int64_t)>& answer) {
   const auto count = static_cast<double>(failing.flat.size());
   std::int64_t answered = 0, fitting = 0, told = 0;
@@ -44,12 +45,12 @@ bool fits(const Failing& failing, const std::function<Answer(std::int64_t)>& ans
     ++answered;
     const double rest = std::abs(failing.value(n) - other.value),
                  error = std::abs(failing.value(n) - failing.expected(n));
-    fitting += rest <= other.bound && kNearer * rest <= error;
-    told += std::abs(other.value - failing.expected(n)) > kTold * other.bound &&
-            std::abs(other.value) > kTold * other.bound;
+    const bool is_apart = std::abs(other.value - failing.expected(n)) > kTold * other.bound;
+    fitting += rest <= other.bound && (!is_apart || kNearer * rest <= error);
+    told += is_apart && std::abs(other.value) > kTold * other.bound;
     if (static_cast<double>(answered - fitting) > (1 - kMost) * count) return false;  // soon, if it is another answer
   }
-  return told >= kSample && static_cast<double>(told) >= static_cast<double>(answered) / 2 &&
+  return told >= kSample && static_cast<double>(told) >= kShareTold * static_cast<double>(answered) &&
          static_cast<double>(answered) >= count / 2 &&
          static_cast<double>(fitting) >= kMost * static_cast<double>(answered);
 }
@@ -101,7 +102,13 @@ std::string name_factor(const Failing& failing) {
   return "";
 }
 
+/// Whether elements of several rows fail: a number that is wrong gives one vector a factor.
+bool is_of_several_vectors(const Failing& failing) {
+  return failing.flat.front() / failing.view.columns != failing.flat.back() / failing.view.columns;
+}
+
 std::string name_free_factor(const Failing& failing) {
+  if (!is_of_several_vectors(failing)) return "";
   const double factor = best_factor(failing);
   if (!std::isfinite(factor) || factor == 0 || !fits_factor(failing, factor)) return "";
   if (std::abs(factor - 1) < 0.01) return fmt::format("the expected values times 1 {:+.3g}", factor - 1);
@@ -129,8 +136,9 @@ std::string name_place(const Failing& failing) {
   const Shape& shape = failing.judged.problem.shape;
   struct Move {
     std::string name{};
-    std::int64_t batch = 0, head = 0, row = 0, column = 0;
+    std::int64_t batch = 0, head = 0, row = 0, column = 0, flat_heads = 0;
     bool reverse_rows = false, reverse_columns = false, transpose = false;
+    bool is_far = false;  ///< what fails has to have such a place
   };
   std::vector<Move> moves;
   const auto both = [&](const std::string& before, const std::string& after, Move move) {
@@ -148,6 +156,12 @@ std::string name_place(const Failing& failing) {
     }
   }
   if (shape.NH > 1) both("the head before", "the head after", {.head = -1});
+  // What an index of too few bits, or a tile taken for another one, gives.
+  for (std::int64_t n = 8; n < std::max(shape.heads(), view.columns); n *= 2) {
+    if (n < shape.heads())
+      moves.push_back({.name = fmt::format("{} heads before", n), .flat_heads = -n, .is_far = true});
+    if (n < view.columns) moves.push_back({.name = fmt::format("{} columns before", n), .column = -n, .is_far = true});
+  }
   if (shape.B > 1) both("the batch entry before", "the batch entry after", {.batch = -1});
   if (view.columns > 1) both("the column before", "the column after", {.column = -1});
   if (view.columns > 2) moves.push_back({.name = "the columns in reverse", .reverse_columns = true});
@@ -155,15 +169,18 @@ std::string name_place(const Failing& failing) {
   if (view.is_c && view.rows == view.columns && view.rows > 1)
     moves.push_back({.name = "rows and columns exchanged", .transpose = true});
   for (const Move& move : moves) {
+    const Answer none{move.is_far ? std::numeric_limits<double>::infinity() : Answer{}.value, 0};
     const bool fitting = fits(failing, [&](std::int64_t n) {
-      std::int64_t b = view.head(n) / shape.NH, h = view.head(n) % shape.NH, row = view.row(n), column = view.column(n);
+      const std::int64_t head = view.head(n) + move.flat_heads;
+      if (head < 0) return none;
+      std::int64_t b = head / shape.NH, h = head % shape.NH, row = view.row(n), column = view.column(n);
       b += move.batch, h += move.head, row += move.row, column += move.column;
       if (move.reverse_rows) row = view.rows - 1 - row;
       if (move.reverse_columns) column = view.columns - 1 - column;
       if (move.transpose) std::swap(row, column);
       const bool exists = b >= 0 && b < shape.B && h >= 0 && h < shape.NH && row >= 0 && row < view.rows &&
                           column >= 0 && column < view.columns;
-      if (!exists) return Answer{};
+      if (!exists) return none;
       const std::int64_t other = view.flat(b * shape.NH + h, row, column);
       return Answer{failing.expected(other), std::max(failing.bound(n), failing.bound(other))};
     });

@@ -63,7 +63,7 @@ std::string look_into(const Kernel& kernel, const ProblemSpec& spec, std::option
     return sweep.runner(k, part, in, {.repeats = 0, .guarded = sweep.run.guarded});
   };
   const Stages stages = find_stages(kernel, c, convention, once);
-  std::string text = stages.text.empty() ? "run again, no stage was found wrong\n" : stages.text;
+  std::string text = stages.text;
   if (!stages.why_not.empty()) text += "not all stages could be probed: " + stages.why_not + "\n";
   try {
     c.kernel = once(kernel, c, convention, {});
@@ -76,8 +76,17 @@ std::string look_into(const Kernel& kernel, const ProblemSpec& spec, std::option
   JudgeOptions judging;
   judging.convention = convention;
   judging.threads = sweep.threads;
-  for (const std::string& line : find_mistakes(c, reference, judge(c, reference, judging), sweep.threads))
-    text += line + "\n";
+  const std::vector<Item> items = judge(c, reference, judging);
+  if (stages.text.empty()) {
+    const bool passes = std::all_of(items.begin(), items.end(), [](const Item& item) {
+      return item.status == Status::PASS || item.status == Status::SKIPPED;
+    });
+    text += passes
+                ? "run again by itself, it passes: what it gives depends on calls before, on others at the same time, "
+                  "or on chance\n"
+                : "no stage that was probed is outside its bounds\n";
+  }
+  for (const std::string& line : find_mistakes(c, reference, items, sweep.threads)) text += line + "\n";
   return text;
 }
 

@@ -188,6 +188,28 @@ std::vector<Mistake> gradient_mistakes(const Case& c, const ReferenceData& right
            data.exact["f"] = right.exact.at("f") - part.df + moved.df;
            return data;
          }});
+  if (p.has_m() && p.has_initial_state && !right.exact.empty()) {
+    // exp(m_initial) multiplies c_initial and n_initial
+    const auto product = [&c, &right] {
+      Array sums = xt::zeros_like(right.exact.at("m_initial"));
+      for (const char* name : {"c_initial", "n_initial"}) {
+        const Array &gradient = right.exact.at(name), &state = c.inputs.at(name);
+        const std::size_t size = state.size() / sums.size();
+        for (std::size_t n = 0; n < state.size(); ++n) sums.data()[n / size] += gradient.data()[n] * state.data()[n];
+      }
+      return sums;
+    };
+    const auto add_dm = [&](const char* name, std::function<Array()> value) {
+      all.push_back({name, [value = std::move(value)] {
+                       ReferenceData data;
+                       data.exact["m_initial"] = value();
+                       return data;
+                     }});
+    };
+    add_dm("dm_initial lacks the products of dc_initial and c_initial, dn_initial and n_initial",
+           [&right, product] { return Array(right.exact.at("m_initial") - product()); });
+    add_dm("dm_initial has nothing but the products of dc_initial and c_initial, dn_initial and n_initial", product);
+  }
   // dq is linear in dh; the denominator's part takes all columns
   for (const std::int64_t count : column_counts(s.DHV))
     all.push_back({fmt::format("dq takes the first {} of {} columns of v", count, s.DHV), [&c, &right, threads, count] {

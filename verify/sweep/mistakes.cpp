@@ -134,7 +134,7 @@ ReferenceData with_denominator(const Case& c, int threads, double (*denominator)
   return result;
 }
 
-std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, int threads) {
+std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, const FirstWrong& first, int threads) {
   const Problem& p = c.problem;
   const double root = std::sqrt(static_cast<double>(p.shape.DHQK));
   std::vector<Mistake> all;
@@ -142,11 +142,11 @@ std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, int 
     all.push_back({std::move(name), answer_to(c, threads, change)});
   };
   if (formulation_of(*c.kernel) == Module::chunkwise && p.chunk_size > 0 && p.chunk_size < p.shape.S) {
-    all.push_back(
-        {"the state is dropped between chunks", [&c, threads] { return chunk_by_chunk(c, Dropped::state, threads); }});
+    all.push_back({"the state is dropped between chunks",
+                   [&c, threads] { return chunk_by_chunk(c, Dropped::state, threads); }, true});
     if (!c.cotangents.empty())
       all.push_back({"dC and dn are dropped between chunks",
-                     [&c, threads] { return chunk_by_chunk(c, Dropped::cotangent, threads); }});
+                     [&c, threads] { return chunk_by_chunk(c, Dropped::cotangent, threads); }, true});
   }
   if (p.has_initial_state) add("the initial states are ignored", drop_initial_states);
   if (c.cotangents.size() > 1)
@@ -207,17 +207,21 @@ std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, int 
       add(name + " are one step late", [gate](Case& d) { d.inputs.at(gate) = shifted(d.inputs.at(gate), 1); });
       add(name + " are one step early", [gate](Case& d) { d.inputs.at(gate) = shifted(d.inputs.at(gate), -1); });
     }
-  for (const auto& more : {state_mistakes(c, right, threads), gradient_mistakes(c, right, threads)})
-    all.insert(all.end(), more.begin(), more.end());
+  for (Mistake& mistake : state_mistakes(c, right, first, threads)) all.push_back(std::move(mistake));
+  for (Mistake& mistake : gradient_mistakes(c, right, threads)) {
+    mistake.in_parts = true;
+    all.push_back(std::move(mistake));
+  }
   return all;
 }
 
 /// How a guess compares with one tensor.
 struct Match {
-  bool tells = false;         ///< it is clearly another answer than the right one
-  bool explains = false;      ///< nearly all failing elements are what it is, and most others too
-  double residual = 0;        ///< sum of squares of what is left, in bounds
-  std::int64_t elements = 0;  ///< that it explains
+  bool tells = false;          ///< it is clearly another answer than the right one
+  bool explains = false;       ///< nearly all failing elements are what it is, and most others too
+  bool explains_half = false;  ///< half of them
+  double residual = 0;         ///< sum of squares of what is left, in bounds
+  std::int64_t elements = 0;   ///< that it explains
 };
 
 Match compare(const JudgedTensor& judged, const Array& guess) {
@@ -253,8 +257,33 @@ Match compare(const JudgedTensor& judged, const Array& guess) {
   const auto count = static_cast<double>(failing);
   result.explains = failing > 0 && static_cast<double>(result.elements) >= kMost * count &&
                     static_cast<double>(others_missed) <= (1 - kMost) * count && !(result.residual > errors / 16);
+  result.explains_half = static_cast<double>(result.elements) >= count / 2;
   result.tells = told > 0;
   return result;
+}
+
+/// A part of the computation.
+struct Part {
+  const char* name;
+  bool (*holds)(const Item&);
+  bool is_one_gradient = false;
+  bool feeds_gates = false;  ///< di and df, sums over products with it, may be wrong with it
+};
+
+constexpr Part kParts[] = {{"", [](const Item&) { return true; }},
+                           {", in the backward pass alone", [](const Item& item) { return !item.convention.empty(); }},
+                           {", in h alone", [](const Item& item) { return item.tensor == "h"; }},
+                           {", in dq alone", [](const Item& item) { return item.tensor == "dq"; }, true, true},
+                           {", in dk alone", [](const Item& item) { return item.tensor == "dk"; }, true, true},
+                           {", in dv alone", [](const Item& item) { return item.tensor == "dv"; }, true},
+                           {", in di alone", [](const Item& item) { return item.tensor == "di"; }, true},
+                           {", in df alone", [](const Item& item) { return item.tensor == "df"; }, true}};
+
+/// Whether `failing` says that the mistake is not in that part alone. Gradients may follow from wrong outputs.
+bool is_beside(const Part& part, const Item& failing) {
+  if (part.holds(failing)) return false;
+  if (part.feeds_gates && (failing.tensor == "di" || failing.tensor == "df")) return false;
+  return failing.convention.empty() || part.is_one_gradient;
 }
 
 enum class Rounding { to_nearest, toward_zero };
@@ -304,17 +333,35 @@ bool is_rounded(const JudgedTensor& wide, const Array& guess) {
          slope < 2.5;
 }
 
+FirstWrong first_wrong(const Case& c, const ReferenceData& reference, const TensorMap& bounds,
+                       const std::vector<const Item*>& failing) {
+  constexpr std::int64_t none = -1;
+  FirstWrong first{none, none};
+  for (const Item* item : failing) {
+    if (!item->convention.empty()) continue;
+    const Location where = locate(judged_tensor(c, reference, bounds, *item));
+    if (first.head == none || where.heads.front() < first.head) first.head = where.heads.front();
+    if (item->tensor == "h") first.step = where.rows.front();
+    first.m |= item->tensor == "m_last";
+  }
+  return first;
+}
+
 }  // namespace
 
 std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& reference, const std::vector<Item>& items,
                                        int threads) {
   std::vector<const Item*> failing, passing;
+  bool h_fails = false, C_fails = false;
   for (const Item& item : items) {
+    h_fails |=
+        item.tensor == "h" && item.status == Status::FAIL && item.explanation.find("looks like: ") == std::string::npos;
+    C_fails |= item.tensor == "c_last" && item.status == Status::FAIL;
     if (!item.error_ratio) continue;
     if (item.status == Status::FAIL && item.error_ratio > 1) failing.push_back(&item);  // a bias is in no element
     if (item.status == Status::PASS) passing.push_back(&item);
   }
-  if (failing.empty() || !c.kernel) return {};
+  if ((failing.empty() && !h_fails) || !c.kernel) return {};
   if (cost_of(c.problem, !c.cotangents.empty()) > kLargest)
     return {"known mistakes were not tried: the problem is too large to be solved once for each of them"};
   const Precision declared = precision_of(c);
@@ -330,30 +377,28 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
     std::string name;
     std::vector<std::string> tensors;
     double residual = 0;
+    bool misses_h = false;
   };
   std::vector<Found> found;
-  for (const Mistake& mistake : mistakes_of(c, reference, threads)) {
+  const FirstWrong first = first_wrong(c, reference, bounds, failing);
+  for (const Mistake& mistake : failing.empty() ? std::vector<Mistake>() : mistakes_of(c, reference, first, threads)) {
     const ReferenceData guess = mistake.guess();
     // Where what is right contradicts it, it may have been made in a part of the computation alone.
-    struct Part {
-      const char* name;
-      bool (*holds)(const Item&);
-    };
-    constexpr Part parts[] = {
-        {"", [](const Item&) { return true; }},
-        {", in the backward pass alone", [](const Item& item) { return !item.convention.empty(); }},
-        {", in h alone", [](const Item& item) { return item.tensor == "h"; }}};
-    for (const Part& part : parts) {
+    for (const Part& part : kParts) {
+      if (part.is_one_gradient && !mistake.in_parts) continue;
       Found entry{mistake.name + part.name, {}};
       std::int64_t elements = 0, missed = 0;
-      bool fails_elsewhere = false;
+      bool fails_elsewhere = false, misses_cause = false;
       for (const Item* item : failing) {
-        fails_elsewhere |= item->convention.empty() && !part.holds(*item);
+        fails_elsewhere |= is_beside(part, *item);
         const Array* const answer = part.holds(*item) ? answer_in(guess, *item) : nullptr;
         if (answer == nullptr) continue;
         const Match result = compare(judged_tensor(c, reference, bounds, *item), *answer);
         if (!result.explains) {
           ++missed;
+          // The states follow from m, and the gradients from h.
+          misses_cause |= item->tensor == "m_last" || (item->tensor == "h" && !result.explains_half);
+          entry.misses_h |= item->tensor == "h";
           continue;
         }
         entry.tensors.push_back(item->tensor);
@@ -364,21 +409,24 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
         const Array* const answer = part.holds(*item) ? answer_in(guess, *item) : nullptr;
         return answer != nullptr && compare(judged_tensor(c, reference, bounds, *item), *answer).tells;
       });
-      if (contradicted || fails_elsewhere || elements < kSample ||
+      if (contradicted || fails_elsewhere || misses_cause || elements < kSample ||
           missed > static_cast<std::int64_t>(entry.tensors.size()))
         continue;
       found.push_back(std::move(entry));
       break;
     }
   }
+  // Gradients follow from h: what gives them but not h is none if something gives h.
+  if (std::any_of(found.begin(), found.end(), [](const Found& one) { return one.tensors.front() == "h"; }))
+    std::erase_if(found, [](const Found& one) { return one.misses_h; });
   const auto complete = [&](const Found& one) { return one.tensors.size() == failing.size(); };
   // Of two operands each: h, if it fails, or dq, dk, dv. A state that is rounded once looks like rounded keys.
-  const bool h_fails =
+  const bool is_in_h =
       std::any_of(failing.begin(), failing.end(), [](const Item* item) { return item->tensor == "h"; });
   const auto is_product = [&](const Item& item) {
-    return h_fails ? item.tensor == "h" : item.tensor == "dq" || item.tensor == "dk" || item.tensor == "dv";
+    return is_in_h ? item.tensor == "h" : item.tensor == "dq" || item.tensor == "dk" || item.tensor == "dv";
   };
-  if (std::none_of(found.begin(), found.end(), complete))
+  if (!failing.empty() && std::none_of(found.begin(), found.end(), complete))
     for (const DType operand : {DType::float32, DType::tfloat32, DType::float16, DType::bfloat16}) {
       if (unit_roundoff(operand) <= unit_roundoff(declared.operand)) continue;
       Precision coarse = declared;
@@ -414,6 +462,9 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   if (!names.empty() && names.size() <= kShown)
     lines.push_back(fmt::format("as if: {}: that would give {}", fmt::join(names, "; or: "),
                                 fmt::join(found.front().tensors, ", ")));
+  if (lines.empty() && h_fails && !C_fails)
+    if (std::string line = wrong_denominator(c, reference, bounds.at("h")); !line.empty())
+      lines.push_back(std::move(line));
   if (const std::string declaration = tightest_declaration(c, reference, items, threads); !declaration.empty())
     lines.push_back(fmt::format("would pass if the kernel declared {}", declaration));
   return lines;

@@ -158,8 +158,6 @@ std::string fit_gates(const Case& c, const KernelData& before, const KernelData&
   const double determinant = pp * nn - pn * pn;
   if (!(determinant > 1e-6 * pp * nn)) return "";
   const double F = (py * nn - ny * pn) / determinant, I = (ny * pp - py * pn) / determinant;
-  const double rest = yy - F * py - I * ny;
-  if (!(rest < 1e-4 * yy)) return "";  // not of that form
   const double log_forget = -(std::max(-f, 0.0) + std::log1p(std::exp(-std::abs(f))));
   double expected_F = std::exp(log_forget), expected_I = 1 / (1 + std::exp(-i));
   if (problem.has_m()) {
@@ -167,17 +165,27 @@ std::string fit_gates(const Case& c, const KernelData& before, const KernelData&
     expected_F = std::exp(log_forget + m_before - m_now);
     expected_I = std::exp(i - m_now);
   }
+  // What is left of C and n has to be little beside both what they are and what the right factors would leave.
+  const auto left_by = [&](double by_F, double by_I) {
+    return std::max(0.0, yy + by_F * by_F * pp + by_I * by_I * nn - 2 * (by_F * py + by_I * ny - by_F * by_I * pn));
+  };
+  if (!(left_by(F, I) < 1e-4 * std::min(yy, 100 * left_by(expected_F, expected_I)))) return "";
+  // A factor is known no better than the larger of the two terms is.
   const double tolerance = std::max(1e-3, 8 * unit_roundoff(problem.dtype));
-  const bool forget = std::abs(F - expected_F) > tolerance * std::max(1.0, expected_F),
-             input = std::abs(I - expected_I) > tolerance * std::max(1.0, expected_I);
+  const double past = std::sqrt(pp), fresh = std::sqrt(nn),
+               error = tolerance * std::max({std::abs(F) * past, std::abs(I) * fresh});
+  const bool forget = std::abs(F - expected_F) > std::max(tolerance * std::max(1.0, expected_F), error / past),
+             input = std::abs(I - expected_I) > std::max(tolerance * std::max(1.0, expected_I), error / fresh);
   if (!forget && !input) return "";
+  const bool is_lost = !input && std::abs(F) <= 0.01 * expected_F;
   return fmt::format(
       "gates: there C and n are {:.4g} times those before plus {:.4g} times the new key; the gates give {:.4g} and "
-      "{:.4g}: the {} wrong",
+      "{:.4g}: the {}",
       F, I, expected_F, expected_I,
-      forget && input ? "factors of forget and input gate are"
-      : forget        ? "factor of the forget gate is"
-                      : "factor of the input gate is");
+      is_lost           ? "state before is lost"
+      : forget && input ? "factors of forget and input gate are wrong"
+      : forget          ? "factor of the forget gate is wrong"
+                        : "factor of the input gate is wrong");
 }
 
 void find_forward(const Kernel& kernel, Prober& prober, Stages& stages) {

@@ -55,8 +55,8 @@ std::string claim_in(const std::string& line, const std::string& tensor) {
   return {};
 }
 
-/// Adds what is claimed about the first run of the mutant on the problem that fails.
-void explain_on(Explanation& found, const ProblemSpec& spec) {
+/// Adds what is claimed about the first run of the mutant on the problem that fails; false if none does.
+bool explain_on(Explanation& found, const ProblemSpec& spec) {
   const Mutant& mutant = *found.mutant;
   const auto claim = [&](const std::string& text) {
     if (!text.empty() && std::find(found.claims.begin(), found.claims.end(), text) == found.claims.end())
@@ -90,9 +90,10 @@ void explain_on(Explanation& found, const ProblemSpec& spec) {
       if (has_numbers)
         for (const std::string& line : lines_of(look_into(*run.kernel, unit.problem()->spec, run.convention, sweep)))
           claim(claim_in(line, {}));
-      return;
+      return true;
     }
   }
+  return false;
 }
 
 /// The problem that shows a mutant best, and the largest ones that show it.
@@ -190,11 +191,17 @@ std::vector<Explanation> explain_mutants(const std::vector<ProblemSpec>& specs, 
     const MutantResult& result = *found[static_cast<std::size_t>(n)];
     Explanation& mine = explanations[static_cast<std::size_t>(n)];
     mine.mutant = result.mutant;
-    for (const ProblemSpec& spec : telling_problems(report, result)) explain_on(mine, spec);
-    judge_claims(mine);
+    bool fails = false;
+    for (const ProblemSpec& spec : telling_problems(report, result)) fails |= explain_on(mine, spec);
+    if (fails)
+      judge_claims(mine);
+    else
+      mine.mutant = nullptr;
     const std::lock_guard lock(mutex);
     if (options.on_unit_done) options.on_unit_done();
   });
+  // What failed because of other calls at the same time is right by itself: there is nothing to explain here.
+  std::erase_if(explanations, [](const Explanation& one) { return one.mutant == nullptr; });
   return explanations;
 }
 

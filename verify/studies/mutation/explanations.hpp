@@ -40,8 +40,9 @@ struct ExplanationOptions {
 };
 
 /// Explains each mutant that is found in `specs`, in the problem that shows it best (MutationReport::evidence) and in
-/// the two largest others that do, each under the first convention in which it fails. A claim is wrong unless
-/// true_claims has it; a mutant is explained wrongly if any claim is, rightly if there is one and none is.
+/// the two largest others that do, each under the first convention in which it fails. Mutants that fail in none of
+/// these when they run by themselves, but did while others ran, are left out. A claim is wrong unless true_claims has
+/// it; a mutant is explained wrongly if any claim is, rightly if there is one and none is.
 std::vector<Explanation> explain_mutants(const std::vector<ProblemSpec>& specs, const ExplanationOptions& options);
 
 /// A table in Markdown, by family, with the counts.
