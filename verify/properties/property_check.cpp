@@ -59,11 +59,12 @@ std::vector<std::optional<Convention>> PropertyCheck::passes() const {
 }
 
 KernelData PropertyCheck::run(const Case& c, std::optional<Convention> convention, int repeats) const {
-  return options_.runner(kernel_, c, convention, {.repeats = repeats, .guarded = options_.guarded});
+  return run(c, convention, RunOptions{.repeats = repeats});
 }
 
 KernelData PropertyCheck::run(const Case& c, std::optional<Convention> convention, RunOptions how) const {
   how.guarded = options_.guarded;
+  how.accept_nondeterminism = options_.accept_nondeterminism;
   return options_.runner(kernel_, c, convention, how);
 }
 
@@ -115,6 +116,32 @@ void PropertyCheck::compare(const ResultName& name, const Array& got, const Arra
                             std::string_view where) {
   for (std::size_t n = 0; n < expected.size(); ++n)
     compare(name, n, got.data()[n], expected.data()[n], allowed != nullptr ? allowed->data()[n] : 0, where);
+}
+
+double Leeway::of(const ResultName& name, std::size_t index) {
+  if (!check_.accepts_nondeterminism()) return 0;
+  if (!solved_) solved_ = check_.solve(std::move(c_), convention_);
+  return 2 * solved_->bound(name).data()[index];
+}
+
+void PropertyCheck::compare_bits(const ResultName& name, std::size_t index, double got, double expected, Leeway& leeway,
+                                 std::string_view where) {
+  if (got == expected) return compare(name, index, got, expected, 0, where);
+  const double allowed = leeway.of(name, index);
+  compare(name, index, got, expected, allowed, where);
+  if (!options_.accept_nondeterminism) return;
+  Nondeterminism& seen = findings_.at(name).differing;
+  const double apart = std::abs(got - expected);
+  ++seen.elements;
+  seen.max_abs_difference = std::max(seen.max_abs_difference, std::isfinite(apart) ? apart : kInf);
+  const double ratio = apart / allowed;
+  seen.ratio = std::max(seen.ratio, std::isnan(ratio) ? kInf : ratio);
+}
+
+void PropertyCheck::compare_bits(const ResultName& name, const Array& got, const Array& expected, Leeway& leeway,
+                                 std::string_view where) {
+  for (std::size_t n = 0; n < expected.size(); ++n)
+    compare_bits(name, n, got.data()[n], expected.data()[n], leeway, where);
 }
 
 void PropertyCheck::compare_answers(const KernelData& got, const KernelData& expected, const Case& c,
@@ -175,6 +202,12 @@ std::vector<Item> PropertyCheck::items(std::string_view property) const {
     item.note = finding.note;
     if (const auto remarks = remarks_.find(name); remarks != remarks_.end())
       item.note += (item.note.empty() ? "" : "; ") + remarks->second;
+    if (finding.differing.elements > 0) {
+      item.nondeterminism = finding.differing;
+      item.note += (item.note.empty() ? "" : "; ") +
+                   fmt::format("{} elements differ, though the same bits are required, by {:.3g} at most",
+                               finding.differing.elements, finding.differing.max_abs_difference);
+    }
     if (!finding.telling) {
       item.trivial = true;
       item.zero_by_definition = zero_by_definition(name);
