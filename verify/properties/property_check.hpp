@@ -72,6 +72,7 @@ class PropertyCheck {
 
   const Kernel& kernel() const { return kernel_; }
   const ProblemSpec& spec() const { return spec_; }
+  int threads() const { return options_.threads; }
   bool accepts_nondeterminism() const { return options_.accept_nondeterminism; }
   const Problem& problem() const { return spec_.problem; }
   /// Conventions to check gradients under; none if the problem has no cotangents or the variant no backward pass.

@@ -9,6 +9,7 @@
 #include <xtensor/xview.hpp>
 
 #include "cases/problems.hpp"
+#include "judge/reset_sums.hpp"
 #include "judge/tensor_view.hpp"
 #include "sweep/declarations.hpp"
 #include "sweep/guesses.hpp"
@@ -207,6 +208,8 @@ std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, int 
       add(name + " are one step late", [gate](Case& d) { d.inputs.at(gate) = shifted(d.inputs.at(gate), 1); });
       add(name + " are one step early", [gate](Case& d) { d.inputs.at(gate) = shifted(d.inputs.at(gate), -1); });
     }
+  for (const GateSums& sums : reset_sums_of(c))
+    all.push_back({std::string(kResetSums), [&c, sums, threads] { return with_float32_gate_sums(c, sums, threads); }});
   for (const auto& more : {state_mistakes(c, right, threads), gradient_mistakes(c, right, threads)})
     all.insert(all.end(), more.begin(), more.end());
   return all;
@@ -408,7 +411,8 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   // What explains most leaves nothing to the others, but for those that give the same tensors as well as it does.
   std::vector<std::string> names;
   for (const Found& one : found)
-    if (one.tensors == found.front().tensors && one.residual <= kAsWell * (found.front().residual + 1))
+    if (one.tensors == found.front().tensors && one.residual <= kAsWell * (found.front().residual + 1) &&
+        std::find(names.begin(), names.end(), one.name) == names.end())
       names.push_back(one.name);
   std::vector<std::string> lines;
   if (!names.empty() && names.size() <= kShown)
