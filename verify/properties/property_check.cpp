@@ -164,6 +164,24 @@ void PropertyCheck::compare_answers(const KernelData& got, const KernelData& exp
   }
 }
 
+void PropertyCheck::judge_bias(const Solved& solved, std::string_view where) {
+  const Precision precision = precision_of(solved.c);
+  const ErrorSharing sharing(solved.c, precision);
+  for (const ResultName& name : results_of(*solved.c.kernel)) {
+    const std::string tensor = (name.convention ? "d" : "") + name.tensor;
+    JudgedTensor judged{.tensor = tensor, .problem = solved.c.problem};
+    judged.values = &solved.value(name), judged.reference = &solved.truth(name), judged.bound = &solved.bound(name);
+    const Array* open_rows = nullptr;
+    if (name.convention && name.tensor != "v")
+      open_rows = &solved.bounds.at(std::string(to_string(*name.convention)) + "/open_rows");
+    const std::optional<Bias> bias = bias_of(judged, sharing, open_rows, bias_constant(precision.operand, tensor));
+    Finding& finding = findings_[name];
+    if (!bias || (finding.bias && bias->ratio <= finding.bias->ratio)) continue;
+    finding.bias = bias;
+    finding.bias_note = fmt::format("{}: {}", where, bias_text(tensor, *bias, solved.c.problem));
+  }
+}
+
 void PropertyCheck::remark(const ResultName& name, const std::string& text) {
   std::string& remarks = remarks_[name];
   if (remarks.find(text) != std::string::npos) return;
@@ -200,6 +218,14 @@ std::vector<Item> PropertyCheck::items(std::string_view property) const {
     item.max_abs_error = finding.max_abs_error;
     if (finding.worst != kNoIndex) item.worst_index = unravel(finding.worst, shape_of(name.tensor, problem().shape));
     item.note = finding.note;
+    if (finding.bias) {
+      item.bias_ratio = finding.bias->ratio;
+      item.bias = finding.bias->overall;
+      if (finding.bias->ratio > 1) {
+        item.status = Status::FAIL;
+        item.note += (item.note.empty() ? "" : "; ") + finding.bias_note;
+      }
+    }
     if (const auto remarks = remarks_.find(name); remarks != remarks_.end())
       item.note += (item.note.empty() ? "" : "; ") + remarks->second;
     if (finding.differing.elements > 0) {

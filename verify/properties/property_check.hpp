@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "judge/bias.hpp"
 #include "judge/bounds.hpp"
 #include "properties/properties.hpp"
 
@@ -45,6 +46,8 @@ struct Finding {
   bool telling = false;    ///< a zero would have been noticed
   bool only_zeros = true;  ///< all that was expected
   bool compared = false;
+  std::optional<Bias> bias;  ///< the largest, over what is allowed, of whole answers
+  std::string bias_note;     ///< where that is, if it is too large
   Nondeterminism differing;  ///< where the same bits are required, and others accepted
 };
 
@@ -110,6 +113,9 @@ class PropertyCheck {
   /// the two are compared within twice that bound, and the note says that the bits differ.
   void compare_answers(const KernelData& got, const KernelData& expected, const Case& c,
                        std::optional<Convention> convention, std::string_view where);
+  /// The bias of an answer against its reference, as `judge` looks for it. It has no meaning between two runs, which
+  /// may have it in common.
+  void judge_bias(const Solved& solved, std::string_view where);
   /// Adds to the note of a tensor, once.
   void remark(const ResultName& name, const std::string& text);
   /// A wrong answer could not be seen in this tensor, for a reason that the variant declares: it is SKIPPED, unless it

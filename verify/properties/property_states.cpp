@@ -193,6 +193,7 @@ void check_split_state(PropertyCheck& check) {
               compare_element(check, name, part, head * rows * width + n, truth, one,
                               (head * all_rows + first) * width + n, where);
         }
+        if (cuts.size() <= 3) check.judge_bias(part, where);  // single steps show none
         begin += steps;
       }
     }
@@ -373,6 +374,7 @@ void check_packed(PropertyCheck& check) {
   for (const std::optional<Convention> convention : check.passes()) {
     const Solved packed = check.solve(whole, convention);
     explain_packed(check, packed);
+    check.judge_bias(packed, "packed documents");
     for (const Document& document : documents) {
       Case by_itself = apart(whole, document);
       if (!check.kernel().unsupported(by_itself.problem).empty()) continue;
