@@ -39,8 +39,7 @@ std::string said_of(const Kernel& kernel, const std::string& line = kReset) {
   JudgeOptions judging;
   judging.convention = convention;
   std::string text;
-  for (const std::string& said : find_mistakes(c, reference, judge(c, reference, judging), 1))
-    text += said + "\n";
+  for (const std::string& said : find_mistakes(c, reference, judge(c, reference, judging), 1)) text += said + "\n";
   return text;
 }
 
