@@ -200,6 +200,8 @@ std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, int 
       all.push_back(
           {name, [&c, threads, denominator = denominator] { return with_denominator(c, threads, denominator); }});
   }
+  for (const GateSums& sums : reset_sums_of(c))
+    all.push_back({std::string(kResetSums), [&c, sums, threads] { return with_float32_gate_sums(c, sums, threads); }});
   add("nothing is forgotten", [](Case& d) { d.inputs.at("f").fill(40.0); });
   add("input gates are 0", [](Case& d) { d.inputs.at("i").fill(0.0); });
   if (p.shape.S > 1)
@@ -208,8 +210,6 @@ std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, int 
       add(name + " are one step late", [gate](Case& d) { d.inputs.at(gate) = shifted(d.inputs.at(gate), 1); });
       add(name + " are one step early", [gate](Case& d) { d.inputs.at(gate) = shifted(d.inputs.at(gate), -1); });
     }
-  for (const GateSums& sums : reset_sums_of(c))
-    all.push_back({std::string(kResetSums), [&c, sums, threads] { return with_float32_gate_sums(c, sums, threads); }});
   for (const auto& more : {state_mistakes(c, right, threads), gradient_mistakes(c, right, threads)})
     all.insert(all.end(), more.begin(), more.end());
   return all;
