@@ -28,8 +28,8 @@ std::vector<ProblemSpec> two_specs() {
 struct Generated {
   test::TemporaryDirectory directory;
   std::vector<fs::path> paths;
-  explicit Generated(const FixtureOptions& options = {})
-      : paths(generate_fixtures(two_specs(), directory.path(), options)) {}
+  explicit Generated(const FixtureOptions& options = {}, const std::vector<ProblemSpec>& specs = two_specs())
+      : paths(generate_fixtures(specs, directory.path(), options)) {}
 
   FixtureCheck check() const { return check_fixtures({directory.path()}); }
   /// Changes the first file with another program's freedom, and checks everything again.
@@ -129,6 +129,29 @@ BOOST_AUTO_TEST_CASE(a_float64_reference_may_move_within_its_bound_and_no_furthe
   BOOST_TEST((result.drifts.front().index == std::vector<std::int64_t>{0, 0, 5, 1}));
   BOOST_TEST(result.drifts.front().allowed > 0);
   BOOST_TEST(result.drifts.front().allowed < 1e-9);
+}
+
+BOOST_AUTO_TEST_CASE(a_float64_reference_that_is_off_by_a_factor_drifts_before_its_elements_do) {
+  FixtureOptions options;
+  options.extended_limit = 0;
+  options.bounds = false;
+  const Generated generated(options, {parse_spec("regime=forget6,dtype=float64,NH=4,S=256,DHQK=16,DHV=16,L=32")});
+  const Array right = read_case(generated.paths.front()).reference->outputs.at("n_last");
+  const auto check_times = [&](double factor) {
+    return generated.check_after([&](Case& c) { c.reference->outputs["n_last"] = right * factor; });
+  };
+  BOOST_TEST(check_times(1 + 4e-16).drifts.empty());
+  for (double off = 1e-15; off < 1e-12; off *= 1.1) {
+    const FixtureCheck result = check_times(1 + off);
+    if (result.drifts.empty()) continue;
+    const Drift& drift = result.drifts.front();
+    BOOST_TEST(drift.tensor == "/reference/outputs/n_last");
+    BOOST_TEST(drift.count == 0);
+    BOOST_TEST(drift.bias.starts_with("n_last is "), drift.bias);
+    BOOST_TEST(to_string(drift).find("too large on average") != std::string::npos, to_string(drift));
+    return;
+  }
+  BOOST_ERROR("no drift");
 }
 
 BOOST_AUTO_TEST_CASE(the_worst_of_several_drifts_is_named) {

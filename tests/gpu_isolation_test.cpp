@@ -55,6 +55,26 @@ BOOST_FIXTURE_TEST_CASE(a_kernel_that_breaks_the_device_costs_its_own_runs, Work
       for (const Status status : all) BOOST_TEST((status == Status::PASS), variant << ": " << notes[variant]);
 }
 
+// A workspace that belongs to the library is right as long as calls take turns.
+BOOST_FIXTURE_TEST_CASE(static_memory_of_the_device_shows_where_calls_meet_on_two_streams, Workplace) {
+  const auto verify = [&](const char* shares, const char* properties) {
+    return shell(
+        fmt::format("MLSTM_TEST_SHARES={1} '{0}/bin/mlstm' verify --plugin '{0}/plugins/libsharing_cuda.so' "
+                    "--variant '*sharing_cuda' --property '{2}'",
+                    build_folder(), shares, properties));
+  };
+  const Result alone = verify("workspace", "determinism,interleaving,permutation");
+  BOOST_TEST(alone.status == 0, alone.out << alone.err);
+  const Result honest = verify("nothing", "concurrency");
+  BOOST_TEST(honest.status == 0, honest.out << honest.err);
+  const Result shared = verify("workspace", "concurrency");
+  BOOST_TEST(shared.status == 1, shared.out << shared.err);
+  BOOST_TEST(contains(shared.out, "h: error_ratio"), shared.out);
+  BOOST_TEST((contains(shared.out, "beside calls on another stream (a problem of B=") ||
+              contains(shared.out, "beside calls in another thread (a problem of B=")),
+             shared.out);
+}
+
 BOOST_FIXTURE_TEST_CASE(the_example_in_cuda_passes, Workplace) {
   for (const char* where : {"", " --in-process"}) {
     const Result result = shell(

@@ -3,9 +3,11 @@
 // Kernels with habits of others', all of them right, where bounds once had no room for them.
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
+#include <cmath>
 #include <string>
 #include <vector>
 
+#include "cases/case_file.hpp"
 #include "cases/problems.hpp"
 #include "judge/judge.hpp"
 #include "properties/properties.hpp"
@@ -308,7 +310,7 @@ BOOST_AUTO_TEST_CASE(all_files_of_a_variant_are_looked_at_together) {
           std::string::npos,
       line);
   BOOST_TEST(line.find("scale DHQK^-1/2 (sure") != std::string::npos, line);
-  BOOST_TEST(line.find("eps as asked for (sure") != std::string::npos, line);
+  BOOST_TEST(line.find("eps added to the maximum (sure") != std::string::npos, line);
   BOOST_TEST(line.find("precision as declared (sure") != std::string::npos, line);
 
   // said to start at 0, though it starts at -infinity: the file tells, but no convention is inferred from gradients
@@ -319,6 +321,70 @@ BOOST_AUTO_TEST_CASE(all_files_of_a_variant_are_looked_at_together) {
   BOOST_TEST(wrong.find("stabilizer_init neg_inf (likely: told by 1 of 1)") != std::string::npos, wrong);
   BOOST_TEST(diagnose({symptoms_of(kernel, other, telling), symptoms_of(kernel, telling, telling)})
                  .find("stabilizer_init contradictory: neg_inf in 1, zero in 1") != std::string::npos);
+  // each as it is said to be
+  BOOST_TEST(diagnose({symptoms_of(kernel, other, other), symptoms_of(kernel, telling, telling)})
+                 .find("stabilizer_init as each file states (sure: told by 2 of 2)") != std::string::npos);
+  // a copy of a file is no second witness
+  Symptoms once = symptoms_of(kernel, telling, telling);
+  once.digest = "abc";
+  BOOST_TEST(diagnose({once, once}).find("1 file: gradients detached (likely: told by 1 of 1)") != std::string::npos);
+}
+
+namespace {
+
+/// What one capture says if h has been divided by another denominator of |l|, its floor and eps. `small`:
+/// denominators of 1e-5 or so.
+std::string line_with_denominator(const std::string& described, bool small,
+                                  double (*denominator)(double, double, double)) {
+  Case c = problem(described);
+  if (small) {  // so that 1e-6 is not nothing
+    for (double& q : c.inputs.at("q")) q *= 0x1p-17;
+    for (double& i : c.inputs.at("i")) i = round_to(DType::float32, i + 15);
+  }
+  c.kernel = run_kernel(*specimens()[3], c, Convention::detached);
+  const auto rows = static_cast<std::size_t>(c.problem.shape.heads() * c.problem.shape.S);
+  std::vector<double> m(rows), l(rows), d(rows);
+  Array& h = c.kernel->outputs.at("h");
+  Array right = h;
+  reference::Request request;
+  request.outputs.h = right.data();
+  request.intermediates = {m.data(), l.data(), d.data()};
+  reference::evaluate(c.problem, inputs_of(c.inputs), request, {});
+  for (std::size_t n = 0; n < h.size(); ++n) {
+    const std::size_t row = n / (h.size() / rows);
+    h.data()[n] = round_to(DType::float32,
+                           h.data()[n] * d[row] / denominator(std::abs(l[row]), std::exp(-m[row]), c.problem.eps));
+  }
+  const ReferenceData reference = evaluate_reference(c);
+  return diagnose({examine(c, reference, judge(c, reference), 1)});
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(the_place_of_eps_is_told) {
+  const std::string problem = "eps=0.5,NH=2,S=40,DHQK=16,DHV=24,L=16,dtype=float32,regime=forget3";
+  const auto is_told = [&](const std::string& place, bool small, double (*denominator)(double, double, double)) {
+    const std::string line = line_with_denominator(problem, small, denominator);
+    BOOST_TEST(line.find("eps " + place + " (likely: told by 1 of 1)") != std::string::npos, line);
+  };
+  is_told("added to the maximum", false, [](double l, double floor, double eps) { return std::max(l, floor) + eps; });
+  is_told("inside the maximum", false, [](double l, double floor, double eps) { return std::max({l, floor, eps}); });
+  is_told("left out", true, [](double l, double floor, double) { return std::max(l, floor); });
+  is_told("always 1e-6", true, [](double l, double floor, double) { return std::max(l, floor) + 1e-6; });
+}
+
+// A kernel that says float32 and multiplies in TF32: how it rounds is found first, and all else under that.
+BOOST_AUTO_TEST_CASE(what_is_coarser_than_declared_is_asked_under_what_it_is) {
+  Case c = verify::read_case(MLSTM_SOURCE_DIR "/data/captures/published/limit_headdim_fp32.h5");
+  const ReferenceData reference = evaluate_reference(c);
+  const std::string line = diagnose({examine(c, reference, judge(c, reference), 2)});
+  BOOST_TEST(line.find("gradients detached (likely") != std::string::npos, line);
+  BOOST_TEST(line.find("precision operand_dtype = tfloat32 (likely") != std::string::npos, line);
+  // a common factor is no truncation
+  c.kernel->outputs = reference.outputs;
+  c.kernel->gradients.clear();
+  for (double& h : c.kernel->outputs.at("h")) h = round_to(DType::float32, h * (1 - 0x1p-10));
+  BOOST_TEST(tightest_declaration(c, reference, judge(c, reference), 2) == "");
 }
 
 // Each of these problems failed a kernel that is right, in one of its dtypes: random_problem of the seed, the kernel

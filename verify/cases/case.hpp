@@ -49,6 +49,9 @@ struct KernelData {
   std::optional<DType> gate_dtype, product_dtype;
   TensorMap outputs, gradients;
   Attributes attributes;  ///< source, device, ...
+  /// Largest difference of each element between the run that gave it and others, by result ("h", "dq"); infinite where
+  /// one of them is not finite. Only of runs that accept that (RunOptions::accept_nondeterminism); no part of files.
+  TensorMap spread;
 };
 
 struct Case {

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <set>
 
+#include "base/files.hpp"
 #include "base/memory.hpp"
 #include "cases/case_file.hpp"
 #include "cli/cli.hpp"
@@ -32,7 +33,8 @@ struct Options {
   IsolationOptions isolation;
   std::vector<std::string> variants, captures, properties;
   std::string convention, operand_dtype, expect, report, shard, repeat;
-  bool resume = false, require_all = false, unguarded = false, with_properties = false, without_properties = false;
+  bool resume = false, require_all = false, unguarded = false, accepts_nondeterminism = false, with_properties = false,
+       without_properties = false;
   ExplainArguments explain;
 
   /// Properties cost little beside these suites, and belong to what they promise. --shape makes the cost unknown.
@@ -106,7 +108,9 @@ int verify_suite(const Options& options) {
   const std::int64_t repeats =
       options.repeat.empty() ? verify::SweepOptions{}.run.repeats : parse_integer(options.repeat, "--repeat", 0);
   Isolation isolation(options.isolation);
-  const verify::Plan plan = plan_suite(options, isolation);
+  verify::Plan plan = plan_suite(options, isolation);
+  // Verdicts with and without it are not to be joined.
+  if (options.accepts_nondeterminism) plan.id = verify::sha256_of(plan.id + "accept-nondeterminism");
   const std::vector<verify::Unit> units = verify::shard_of(plan, number, count);
   for (const std::string& line : plan.unselected)
     fmt::print(stderr, "not run, supports no selected problem: {}\n", line);
@@ -119,6 +123,7 @@ int verify_suite(const Options& options) {
   how.threads = threads;
   how.run.repeats = static_cast<int>(std::min<std::int64_t>(repeats, 1 << 20));
   how.run.guarded = !options.unguarded;
+  how.run.accept_nondeterminism = options.accepts_nondeterminism;
   how.runner = isolation.runner();
   how.worker_memory = isolation.worker_memory();
   how.exposed = isolation.exposed();
@@ -322,6 +327,10 @@ void add_verify(Command& app, int& status) {
       command->add_flag("--resume", options->resume, "go on with the interrupted sweep in the --report directory");
   auto* repeat = command->add_option("--repeat", options->repeat,
                                      "further runs whose results have to be the same bits, to find races; default 1");
+  auto* accepting =
+      command->add_flag("--accept-nondeterminism", options->accepts_nondeterminism,
+                        "runs that differ in bits pass if they differ by no more than twice the error bound, as those "
+                        "of a kernel with atomic sums do; how much they differ is reported");
   auto* unguarded = command->add_flag("--unguarded", options->unguarded,
                                       "no poison and no red zones, for compute-sanitizer: it sees more without");
   options->explain.add_to(*command);
@@ -332,7 +341,7 @@ void add_verify(Command& app, int& status) {
         "--timeout", "--memory-limit", "--in-process", "--shrink", "--failures"})
     files->excludes(command->get_option(name));
   files->excludes(with)->excludes(without)->excludes(property);
-  files->excludes(shard)->excludes(resume)->excludes(repeat)->excludes(unguarded);
+  files->excludes(shard)->excludes(resume)->excludes(repeat)->excludes(unguarded)->excludes(accepting);
   command->callback(
       [options, &status] { status = options->captures.empty() ? verify_suite(*options) : verify_captures(*options); });
 }

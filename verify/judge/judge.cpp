@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -110,6 +111,23 @@ Item judge_tensor(const Problem& problem, const std::string& tensor, const Array
   if (item.status == Status::FAIL) add_note(item, difference_text(*item.detail));
   judge_bias(problem, tensor, values, reference, yardstick, key, item);
   return item;
+}
+
+/// Adds by how much each element differed between runs. Each run may be off by its bound.
+void judge_spread(const Array& spread, const Array& bound, Item& item) {
+  Nondeterminism seen;
+  for (std::size_t n = 0; n < spread.size(); ++n) {
+    const double apart = spread.data()[n];
+    if (apart == 0) continue;
+    ++seen.elements;
+    seen.max_abs_difference = std::max(seen.max_abs_difference, apart);
+    const double ratio = apart / (2 * bound.data()[n]);
+    seen.ratio = ratio <= seen.ratio ? seen.ratio : std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio;
+  }
+  if (seen.elements == 0) return;
+  item.nondeterminism = seen;
+  if (seen.ratio > 1 && item.status == Status::PASS) item.status = Status::FAIL;
+  add_note(item, nondeterminism_text(seen, spread.size()));
 }
 
 /// The gradients of a case judged as one set under one convention.
@@ -300,6 +318,13 @@ std::string bound_name(const KernelData& kernel, const std::string& tensor, std:
   return std::string(convention) + "/" + (input == "f" && declares_straddling(kernel) ? "f_straddling" : input);
 }
 
+std::string nondeterminism_text(const Nondeterminism& seen, std::size_t of_elements) {
+  return fmt::format("{} of {} elements differ from run to run, by {:.3g} at most, {} twice the bound ({})",
+                     seen.elements, of_elements, seen.max_abs_difference,
+                     seen.ratio <= 1 ? fmt::format("{:.2g} of", seen.ratio) : fmt::format("{:.3g} times", seen.ratio),
+                     seen.ratio <= 1 ? "accepted" : "not accepted");
+}
+
 std::vector<std::string> hidden_wrong_answers(const Array& reference, const Array& bound, bool has_time_axis) {
   std::vector<std::string> hidden;
   const auto plant = [&](const char* name, const Array& wrong) {
@@ -348,6 +373,10 @@ std::vector<Item> judge(const Case& c, const ReferenceData& reference, const Jud
     }
   if (!c.cotangents.empty())
     for (Item& item : judge_gradient_set(c, reference, yardstick, options)) items.push_back(std::move(item));
+  for (Item& item : items)
+    if (const auto spread = c.kernel->spread.find(item.tensor);
+        spread != c.kernel->spread.end() && item.status != Status::ERROR)
+      judge_spread(spread->second, yardstick.bounds.at(bound_name(*c.kernel, item.tensor, item.convention)), item);
   if (options.explain)
     for (Item& item : items)
       if (item.status == Status::FAIL && item.error_ratio)

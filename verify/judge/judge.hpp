@@ -26,6 +26,13 @@ struct Declined {
   std::int64_t problems = 0, of = 0;
 };
 
+/// How far a tensor differs from run to run, where that is accepted.
+struct Nondeterminism {
+  std::int64_t elements = 0;      ///< that differ
+  double max_abs_difference = 0;  ///< infinite where one of the values is not finite
+  double ratio = 0;               ///< the largest difference over twice the bound; at most 1 is accepted
+};
+
 /// The verdict on one tensor of one case.
 struct Item {
   std::string variant, case_name, tensor;  ///< tensor: h, c_last, ..., dq, ..., dm_initial
@@ -48,6 +55,8 @@ struct Item {
   bool not_finite = false;             ///< error_ratio was not, where it is absent: report.json has no number for it
   /// That the variant did not take: the item is SKIPPED if its declaration rules them out, else an ERROR.
   std::optional<Declined> declined;
+  /// Absent: the same bits in all runs, or that is required.
+  std::optional<Nondeterminism> nondeterminism;
   /// Whether the status is the one that is recorded for the item (--expect): a failure then alarms nobody, and a PASS
   /// that is not does. Absent: nothing was compared.
   std::optional<bool> as_expected;
@@ -113,6 +122,9 @@ std::string_view trivial_text(bool zero_by_definition);
 /// "exact/q", "detached/f_straddling", ...
 std::string bound_name(const KernelData& kernel, const std::string& tensor, std::string_view convention);
 
+/// What a note says of it.
+std::string nondeterminism_text(const Nondeterminism& seen, std::size_t of_elements);
+
 /// The wrong answers of Item::hides for one tensor. Axis 2 is time if `has_time_axis`.
 std::vector<std::string> hidden_wrong_answers(const Array& reference, const Array& bound, bool has_time_axis);
 
@@ -122,6 +134,7 @@ bool declares_straddling(const KernelData& kernel);
 
 /// Judges everything in `c.kernel` against `reference` (which has gradients if the case has cotangents): outputs, last
 /// states and gradients. Never throws for wrong numbers; one item per tensor, in contract order.
+/// Two runs may differ by twice the bound, if that was accepted at all (KernelData::spread): more is a FAIL.
 /// Notes say in words what Item::trivial and zero_by_definition say; which of the two bounds df meets; that the
 /// formulation is not stated; and under which other convention a failing gradient would pass.
 std::vector<Item> judge(const Case& c, const ReferenceData& reference, const JudgeOptions& options = {});

@@ -38,6 +38,9 @@ struct PropertyOptions {
   std::optional<Convention> convention = {};  ///< the only one to check; absent: all that the variant declares
   int threads = 1;                            ///< for the reference and the bounds
   bool guarded = true;                        ///< RunOptions::guarded
+  /// RunOptions::accept_nondeterminism: where the same bits are required, results may differ by twice their bound, and
+  /// the item says so (Item::nondeterminism).
+  bool accept_nondeterminism = false;
   RunFunction runner = run_kernel;
 };
 

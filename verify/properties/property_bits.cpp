@@ -92,18 +92,19 @@ void check_causality(PropertyCheck& check) {
         });
     for (const std::optional<Convention> convention : check.passes()) {
       const KernelData before = check.run(past, convention), after = check.run(changed, convention);
+      Leeway leeway(check, past, convention);
       for (const ResultName& name : check.results_of(before)) {
         const bool is_gradient = name.convention.has_value();
         if (!is_gradient && name.tensor != "h") continue;
         const Array& first = (is_gradient ? before.gradients : before.outputs).at(name.tensor);
         const Array& second = (is_gradient ? after.gradients : after.outputs).at(name.tensor);
         if (!has_time_axis(name.tensor)) {
-          check.compare(name, second, first, nullptr, future);
+          check.compare_bits(name, second, first, leeway, future);
           continue;
         }
         for_each_step(name.tensor, problem, [&](std::size_t n, std::int64_t t) {
           if (t < s)
-            check.compare(name, n, second.data()[n], first.data()[n], 0, future);
+            check.compare_bits(name, n, second.data()[n], first.data()[n], leeway, future);
           else if (is_gradient)
             for (const Array* values : {&first, &second})
               check.compare(name, n, values->data()[n], 0, 0, fmt::format("no cotangent from step {} on", s));
@@ -145,6 +146,7 @@ void check_neighbours(PropertyCheck& check) {
   const Case other = louder_numbers(check.spec());
   for (const std::optional<Convention> convention : check.passes()) {
     const KernelData plain = check.run(base, convention);
+    Leeway leeway(check, base, convention);
     const std::int64_t heads = problem.shape.heads(), stride = (heads + 7) / 8;
     for (std::int64_t kept = 0; kept < heads; kept += stride) {
       Case changed = base;
@@ -156,8 +158,8 @@ void check_neighbours(PropertyCheck& check) {
         const Array& second = (name.convention ? beside.gradients : beside.outputs).at(name.tensor);
         const std::size_t size = elements_per_head(name.tensor, problem), begin = static_cast<std::size_t>(kept) * size;
         for (std::size_t n = begin; n < begin + size; ++n)
-          check.compare(name, n, second.data()[n], first.data()[n], 0,
-                        fmt::format("head {} beside other neighbours", kept));
+          check.compare_bits(name, n, second.data()[n], first.data()[n], leeway,
+                             fmt::format("head {} beside other neighbours", kept));
       }
     }
   }
@@ -175,10 +177,16 @@ void check_determinism(PropertyCheck& check) {
     const KernelData first = check.run(base, convention);
     check.run(other, convention);
     const KernelData again = check.run(base, convention, 4);
-    for (const ResultName& name : check.results_of(first))
-      check.compare(name, (name.convention ? again.gradients : again.outputs).at(name.tensor),
-                    (name.convention ? first.gradients : first.outputs).at(name.tensor), nullptr,
-                    "again, after another problem");
+    Leeway leeway(check, base, convention);
+    for (const ResultName& name : check.results_of(first)) {
+      const Array& values = (name.convention ? again.gradients : again.outputs).at(name.tensor);
+      check.compare_bits(name, values, (name.convention ? first.gradients : first.outputs).at(name.tensor), leeway,
+                         "again, after another problem");
+      // Where the runner did not throw, it says how far the last runs were apart.
+      if (const auto spread = again.spread.find((name.convention ? "d" : "") + name.tensor);
+          spread != again.spread.end())
+        check.compare_bits(name, values + spread->second, values, leeway, "several times in a row");
+    }
   }
 }
 

@@ -59,11 +59,12 @@ std::vector<std::optional<Convention>> PropertyCheck::passes() const {
 }
 
 KernelData PropertyCheck::run(const Case& c, std::optional<Convention> convention, int repeats) const {
-  return options_.runner(kernel_, c, convention, {.repeats = repeats, .guarded = options_.guarded});
+  return run(c, convention, RunOptions{.repeats = repeats});
 }
 
 KernelData PropertyCheck::run(const Case& c, std::optional<Convention> convention, RunOptions how) const {
   how.guarded = options_.guarded;
+  how.accept_nondeterminism = options_.accept_nondeterminism;
   return options_.runner(kernel_, c, convention, how);
 }
 
@@ -117,6 +118,32 @@ void PropertyCheck::compare(const ResultName& name, const Array& got, const Arra
     compare(name, n, got.data()[n], expected.data()[n], allowed != nullptr ? allowed->data()[n] : 0, where);
 }
 
+double Leeway::of(const ResultName& name, std::size_t index) {
+  if (!check_.accepts_nondeterminism()) return 0;
+  if (!solved_) solved_ = check_.solve(std::move(c_), convention_);
+  return 2 * solved_->bound(name).data()[index];
+}
+
+void PropertyCheck::compare_bits(const ResultName& name, std::size_t index, double got, double expected, Leeway& leeway,
+                                 std::string_view where) {
+  if (got == expected) return compare(name, index, got, expected, 0, where);
+  const double allowed = leeway.of(name, index);
+  compare(name, index, got, expected, allowed, where);
+  if (!options_.accept_nondeterminism) return;
+  Nondeterminism& seen = findings_.at(name).differing;
+  const double apart = std::abs(got - expected);
+  ++seen.elements;
+  seen.max_abs_difference = std::max(seen.max_abs_difference, std::isfinite(apart) ? apart : kInf);
+  const double ratio = apart / allowed;
+  seen.ratio = std::max(seen.ratio, std::isnan(ratio) ? kInf : ratio);
+}
+
+void PropertyCheck::compare_bits(const ResultName& name, const Array& got, const Array& expected, Leeway& leeway,
+                                 std::string_view where) {
+  for (std::size_t n = 0; n < expected.size(); ++n)
+    compare_bits(name, n, got.data()[n], expected.data()[n], leeway, where);
+}
+
 void PropertyCheck::compare_answers(const KernelData& got, const KernelData& expected, const Case& c,
                                     std::optional<Convention> convention, std::string_view where) {
   std::optional<Solved> solved;
@@ -134,6 +161,24 @@ void PropertyCheck::compare_answers(const KernelData& got, const KernelData& exp
     for (double& bound : allowed) bound *= 2;
     compare(name, mine, other, &allowed, where);
     remark(name, "not the same bits everywhere");
+  }
+}
+
+void PropertyCheck::judge_bias(const Solved& solved, std::string_view where) {
+  const Precision precision = precision_of(solved.c);
+  const ErrorSharing sharing(solved.c, precision);
+  for (const ResultName& name : results_of(*solved.c.kernel)) {
+    const std::string tensor = (name.convention ? "d" : "") + name.tensor;
+    JudgedTensor judged{.tensor = tensor, .problem = solved.c.problem};
+    judged.values = &solved.value(name), judged.reference = &solved.truth(name), judged.bound = &solved.bound(name);
+    const Array* open_rows = nullptr;
+    if (name.convention && name.tensor != "v")
+      open_rows = &solved.bounds.at(std::string(to_string(*name.convention)) + "/open_rows");
+    const std::optional<Bias> bias = bias_of(judged, sharing, open_rows, bias_constant(precision.operand, tensor));
+    Finding& finding = findings_[name];
+    if (!bias || (finding.bias && bias->ratio <= finding.bias->ratio)) continue;
+    finding.bias = bias;
+    finding.bias_note = fmt::format("{}: {}", where, bias_text(tensor, *bias, solved.c.problem));
   }
 }
 
@@ -173,8 +218,22 @@ std::vector<Item> PropertyCheck::items(std::string_view property) const {
     item.max_abs_error = finding.max_abs_error;
     if (finding.worst != kNoIndex) item.worst_index = unravel(finding.worst, shape_of(name.tensor, problem().shape));
     item.note = finding.note;
+    if (finding.bias) {
+      item.bias_ratio = finding.bias->ratio;
+      item.bias = finding.bias->overall;
+      if (finding.bias->ratio > 1) {
+        item.status = Status::FAIL;
+        item.note += (item.note.empty() ? "" : "; ") + finding.bias_note;
+      }
+    }
     if (const auto remarks = remarks_.find(name); remarks != remarks_.end())
       item.note += (item.note.empty() ? "" : "; ") + remarks->second;
+    if (finding.differing.elements > 0) {
+      item.nondeterminism = finding.differing;
+      item.note += (item.note.empty() ? "" : "; ") +
+                   fmt::format("{} elements differ, though the same bits are required, by {:.3g} at most",
+                               finding.differing.elements, finding.differing.max_abs_difference);
+    }
     if (!finding.telling) {
       item.trivial = true;
       item.zero_by_definition = zero_by_definition(name);

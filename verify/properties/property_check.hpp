@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "judge/bias.hpp"
 #include "judge/bounds.hpp"
 #include "properties/properties.hpp"
 
@@ -45,6 +46,26 @@ struct Finding {
   bool telling = false;    ///< a zero would have been noticed
   bool only_zeros = true;  ///< all that was expected
   bool compared = false;
+  std::optional<Bias> bias;  ///< the largest, over what is allowed, of whole answers
+  std::string bias_note;     ///< where that is, if it is too large
+  Nondeterminism differing;  ///< where the same bits are required, and others accepted
+};
+
+class PropertyCheck;
+
+/// How far results of one case may be apart where the same bits are required: not at all or, if non-determinism is
+/// accepted, by twice the bound of each element.
+class Leeway {
+ public:
+  Leeway(const PropertyCheck& check, Case c, std::optional<Convention> convention)
+      : check_(check), c_(std::move(c)), convention_(convention) {}
+  double of(const ResultName& name, std::size_t index);
+
+ private:
+  const PropertyCheck& check_;
+  Case c_;
+  std::optional<Convention> convention_;
+  std::optional<Solved> solved_;  ///< when it is needed
 };
 
 /// One check in progress.
@@ -54,6 +75,8 @@ class PropertyCheck {
 
   const Kernel& kernel() const { return kernel_; }
   const ProblemSpec& spec() const { return spec_; }
+  int threads() const { return options_.threads; }
+  bool accepts_nondeterminism() const { return options_.accept_nondeterminism; }
   const Problem& problem() const { return spec_.problem; }
   /// Conventions to check gradients under; none if the problem has no cotangents or the variant no backward pass.
   const std::vector<Convention>& conventions() const { return conventions_; }
@@ -79,11 +102,20 @@ class PropertyCheck {
   /// Every element of two tensors, with one tolerance each or (null) the same numbers.
   void compare(const ResultName& name, const Array& got, const Array& expected, const Array* allowed,
                std::string_view where);
+  /// `got` has to be the number `expected`, or within the leeway if non-determinism is accepted.
+  void compare_bits(const ResultName& name, std::size_t index, double got, double expected, Leeway& leeway,
+                    std::string_view where);
+  /// Every element of two tensors.
+  void compare_bits(const ResultName& name, const Array& got, const Array& expected, Leeway& leeway,
+                    std::string_view where);
   /// All that both answers hold. They are to `c` under `convention`, and have to be the same numbers; an honest kernel
   /// may go another way where it is asked for less, though, and then each has to be within its bound of the truth: so
   /// the two are compared within twice that bound, and the note says that the bits differ.
   void compare_answers(const KernelData& got, const KernelData& expected, const Case& c,
                        std::optional<Convention> convention, std::string_view where);
+  /// The bias of an answer against its reference, as `judge` looks for it. It has no meaning between two runs, which
+  /// may have it in common.
+  void judge_bias(const Solved& solved, std::string_view where);
   /// Adds to the note of a tensor, once.
   void remark(const ResultName& name, const std::string& text);
   /// A wrong answer could not be seen in this tensor, for a reason that the variant declares: it is SKIPPED, unless it

@@ -8,6 +8,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "judge/reset_sums.hpp"
 #include "properties/property_check.hpp"
 
 namespace mlstm::verify {
@@ -192,6 +193,7 @@ void check_split_state(PropertyCheck& check) {
               compare_element(check, name, part, head * rows * width + n, truth, one,
                               (head * all_rows + first) * width + n, where);
         }
+        if (cuts.size() <= 3) check.judge_bias(part, where);  // single steps show none
         begin += steps;
       }
     }
@@ -331,6 +333,26 @@ void expect_nothing_outside(PropertyCheck& check, const Document& document, cons
   }
 }
 
+/// Says of the tensors in which the packed sequence is wrong that sums across a reset would give that, if they would.
+void explain_packed(PropertyCheck& check, const Solved& packed) {
+  const auto is_wrong = [&](const ResultName& name) {
+    const Array &values = packed.value(name), &truth = packed.truth(name), &bound = packed.bound(name);
+    for (std::size_t n = 0; n < values.size(); ++n)
+      if (!(std::abs(values.data()[n] - truth.data()[n]) <= bound.data()[n])) return true;
+    return false;
+  };
+  std::vector<ResultName> wrong = check.results_of(*packed.c.kernel);
+  std::erase_if(wrong, [&](const ResultName& name) { return !is_wrong(name); });
+  if (wrong.empty()) return;
+  for (const GateSums& sums : reset_sums_of(packed.c)) {
+    Solved guess;
+    guess.reference = with_float32_gate_sums(packed.c, sums, check.threads());
+    for (const ResultName& name : wrong)
+      if (is_answer(packed.value(name), packed.truth(name), packed.bound(name), guess.truth(name)))
+        check.remark(name, "as if: " + std::string(kResetSums));
+  }
+}
+
 }  // namespace
 
 // Documents that are packed into one sequence, with forget gates of -1000 in their first steps. logσ(-1000) = -1000,
@@ -351,6 +373,8 @@ void check_packed(PropertyCheck& check) {
   const Document& inner = documents[documents.size() > 1 ? documents.size() - 2 : 0];
   for (const std::optional<Convention> convention : check.passes()) {
     const Solved packed = check.solve(whole, convention);
+    explain_packed(check, packed);
+    check.judge_bias(packed, "packed documents");
     for (const Document& document : documents) {
       Case by_itself = apart(whole, document);
       if (!check.kernel().unsupported(by_itself.problem).empty()) continue;

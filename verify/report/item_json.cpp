@@ -2,6 +2,8 @@
 #include "report/item_json.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "base/json.hpp"
@@ -31,6 +33,29 @@ Declined declined_of(const Json& object) {
                     value[1].is_number_integer() && value[0] >= 1 && value[0] <= value[1];
   if (!good) refuse_member("declined", value, "two integers: problems declined, and problems selected");
   return {value[0].get<std::int64_t>(), value[1].get<std::int64_t>()};
+}
+
+std::optional<double> finite(double x) { return std::isfinite(x) ? std::optional(x) : std::nullopt; }
+
+Json to_object(const Nondeterminism& seen) {
+  return {{"elements", seen.elements},
+          {"max_abs_difference", number_or_null(finite(seen.max_abs_difference))},
+          {"ratio", number_or_null(finite(seen.ratio))}};
+}
+
+Nondeterminism nondeterminism_of(const Json& object) {
+  const Json& value = member_of(object, "nondeterminism");
+  const auto number = [&](const char* key) {
+    const Json* const member = find_member(value, key);
+    if (member != nullptr && member->is_null()) return std::numeric_limits<double>::infinity();
+    if (member == nullptr || !member->is_number() || *member < 0)
+      refuse_member("nondeterminism", value, "an object of elements, max_abs_difference and ratio");
+    return member->get<double>();
+  };
+  const Json* const elements = find_member(value, "elements");
+  if (elements == nullptr || !elements->is_number_integer() || *elements < 1)
+    refuse_member("nondeterminism", value, "an object of elements, max_abs_difference and ratio");
+  return {elements->get<std::int64_t>(), number("max_abs_difference"), number("ratio")};
 }
 
 double number_of(const Json& object, const char* key) {
@@ -85,6 +110,7 @@ void put_facts(Json& object, const Item& item) {
     if (item.*member) object[key] = true;
   if (!item.hides.empty()) object["hides"] = item.hides;
   if (item.declined) object["declined"] = {item.declined->problems, item.declined->of};
+  if (item.nondeterminism) object["nondeterminism"] = to_object(*item.nondeterminism);
   if (!item.exposed.empty()) object["exposed"] = item.exposed;
   if (item.as_expected) object["as_expected"] = *item.as_expected;
 }
@@ -99,6 +125,7 @@ void get_facts(const Json& object, Item& item) {
     if (object.contains(key)) item.*member = flag_of(object, key);
   if (object.contains("hides")) item.hides = texts_of(object, "hides");
   if (object.contains("declined")) item.declined = declined_of(object);
+  if (object.contains("nondeterminism")) item.nondeterminism = nondeterminism_of(object);
   if (object.contains("exposed")) item.exposed = texts_of(object, "exposed");
   if (object.contains("as_expected")) item.as_expected = flag_of(object, "as_expected");
 }

@@ -77,6 +77,9 @@ std::string list_properties(const std::vector<Item>& items);
 /// One line per way in which a kernel that means harm could have changed verdicts (Item::exposed). Empty if none.
 std::string list_exposed(const std::vector<Item>& items);
 
+/// One line per variant that gave other bits from run to run, where that is accepted: how much. Empty if none did.
+std::string list_nondeterminism(const std::vector<Item>& items);
+
 /// One entry per item that is neither PASS nor SKIPPED, with what explains it and the line that reproduces it, then the
 /// skips. Empty if none.
 std::string list_failures(const std::vector<Item>& items);

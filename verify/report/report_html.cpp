@@ -69,7 +69,7 @@ std::string to_html(const std::vector<Item>& items, const std::vector<MutationFi
   return fill(report_file("page.html"), {{"policy", "sha256-" + sha256_base64(script)},
                                          {"style", joined(".css")},
                                          {"verdict", items.empty() && !mutations.empty() ? "" : html::verdict(model)},
-                                         {"remark", html::remark(remark)},
+                                         {"remark", html::remark(remark) + html::remark(list_nondeterminism(items))},
                                          {"failures", html::failures(model)},
                                          {"by_regime", html::grid_by_regime(model)},
                                          {"by_eps", html::grid_by_eps(model)},

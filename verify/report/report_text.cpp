@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -215,8 +216,34 @@ std::string list_exposed(const std::vector<Item>& items) {
   return text.empty() ? text : "Exposed: what a kernel that means harm could have reached\n" + text + "\n";
 }
 
+std::string list_nondeterminism(const std::vector<Item>& items) {
+  struct Seen {
+    std::set<std::string> tensors;
+    Nondeterminism worst;
+    std::int64_t items = 0;
+  };
+  std::map<std::string, Seen> variants;
+  for (const Item& item : items) {
+    if (!item.nondeterminism) continue;
+    const Nondeterminism& one = *item.nondeterminism;
+    auto& [tensors, worst, count] = variants[item.variant];
+    tensors.insert(item.tensor);
+    worst.elements = std::max(worst.elements, one.elements);
+    worst.ratio = std::max(worst.ratio, one.ratio);
+    ++count;
+  }
+  if (variants.empty()) return {};
+  std::string text = "Other bits from run to run, accepted up to twice the bound (--accept-nondeterminism):\n";
+  for (const auto& [variant, seen] : variants)
+    text += fmt::format("  {}: in {} verdicts ({}), in at most {} elements, by at most {:.2g} of twice the bound{}\n",
+                        variant, seen.items, fmt::join(seen.tensors, ", "), seen.worst.elements, seen.worst.ratio,
+                        seen.worst.ratio > 1 ? ": too much" : "");
+  return text + "\n";
+}
+
 std::string to_text(const std::vector<Item>& items, GroupBy by, const std::string& remarks, std::size_t width) {
-  return to_table(items, by, width) + wrapped(list_properties(items) + list_exposed(items) + remarks, width) +
+  return to_table(items, by, width) +
+         wrapped(list_properties(items) + list_exposed(items) + list_nondeterminism(items) + remarks, width) +
          list_failures(items) + summary_line(items) + "\n";
 }
 
@@ -233,6 +260,9 @@ std::string summary_line(const std::vector<Item>& items) {
     text += fmt::format(" ({} variants were NOT run here)", absent);
   if (properties > 0) text += fmt::format(" (properties that do not apply: {})", properties);
   if (declined > 0) text += fmt::format(" (variants that declined problems: {})", declined);
+  if (const auto differing = std::count_if(items.begin(), items.end(), [](const Item& i) { return i.nondeterminism; });
+      differing > 0)
+    text += fmt::format(" (not the same bits in every run: {})", differing);
   return text;
 }
 

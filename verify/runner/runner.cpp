@@ -18,18 +18,13 @@
 
 #include "base/memory.hpp"
 #include "mlstm/reference/fields.hpp"
+#include "runner/repeated_runs.hpp"
 #include "runner/runner_memory.hpp"
 
 namespace mlstm::verify {
 namespace {
 
-// What fills all memory before a run. 0xff repeated is NaN in every dtype; 0x3c repeated is a finite number in every
-// dtype (1.06 in float16, 0.011 in bfloat16 and float32), for code whose comparisons happen to drop NaN.
-constexpr std::byte kNaN{0xff}, kFinite{0x3c};
 constexpr std::byte kZero{0};  // of run_unchecked: what fresh memory often holds
-
-using Bytes = std::vector<std::byte>;
-using Results = std::map<std::string, Bytes>;  // outputs by name, gradients by "d" + name
 
 /// Who runs out of memory before, between and after the kernel's own calls.
 constexpr std::string_view kWho = "the process that runs the kernel";
@@ -264,66 +259,6 @@ class Run {
   BackwardArgs backward_;
 };
 
-/// "c_last" for itself, "dq" -> "q".
-std::string tensor_of(const std::string& result) { return result.starts_with('d') ? result.substr(1) : result; }
-
-std::string index_text(std::size_t flat, const std::vector<std::int64_t>& shape) {
-  std::vector<std::size_t> index(shape.size());
-  for (std::size_t axis = shape.size(); axis-- > 0;) {
-    index[axis] = flat % static_cast<std::size_t>(shape[axis]);
-    flat /= static_cast<std::size_t>(shape[axis]);
-  }
-  return fmt::format("[{}]", fmt::join(index, ","));
-}
-
-/// The first element in which two runs differ.
-struct Difference {
-  std::string result;  ///< "dq"
-  std::string place;   ///< "dq[0,0,1,0]"
-  bool unwritten;      ///< it holds the first run's poison, and the second's
-};
-
-std::optional<Difference> first_difference(const Results& first, const Results& second, const Problem& problem) {
-  for (const auto& [name, bytes] : first) {
-    const Bytes& other = second.at(name);
-    if (bytes == other) continue;
-    const std::string tensor = tensor_of(name);
-    const std::size_t size = size_of(storage_dtype(tensor, problem));
-    const auto at =
-        static_cast<std::size_t>(std::mismatch(bytes.begin(), bytes.end(), other.begin()).first - bytes.begin()) / size;
-    const auto is_filled = [&](const Bytes& values, std::byte fill) {
-      return std::all_of(values.begin() + static_cast<std::ptrdiff_t>(at * size),
-                         values.begin() + static_cast<std::ptrdiff_t>((at + 1) * size),
-                         [&](std::byte byte) { return byte == fill; });
-    };
-    return Difference{name, name + index_text(at, shape_of(tensor, problem.shape)),
-                      is_filled(bytes, kNaN) && is_filled(other, kFinite)};
-  }
-  return {};
-}
-
-/// The results, the same in all runs. `run` takes the poison, or none.
-template <class RunWith>
-Results consistent_results(const RunWith& run, const Problem& problem, const RunOptions& options) {
-  const std::optional<std::byte> poison = options.guarded ? std::optional(kNaN) : std::nullopt;
-  const Results first = run(poison);
-  const auto require_repeatable = [&] {
-    if (const auto difference = first_difference(first, run(poison), problem))
-      throw CheckFailure(RunCheck::repeat, difference->result, difference->place + " differs from run to run");
-  };
-  for (int repeat = 0; repeat < options.repeats; ++repeat) require_repeatable();
-  if (!options.guarded) return first;
-  if (const auto difference = first_difference(first, run(kFinite), problem)) {
-    if (difference->unwritten)
-      throw CheckFailure(RunCheck::not_written, difference->result, difference->place + " was not written");
-    require_repeatable();
-    throw CheckFailure(RunCheck::poison, difference->result,
-                       difference->place + " depends on memory that was not initialised (output, saved data, " +
-                           "workspace or beyond an input)");
-  }
-  return first;
-}
-
 /// What kernels in company run on.
 struct Companion {
   const Case& c;
@@ -518,14 +453,17 @@ KernelData run_case(const Kernel& kernel, const Case& c, std::optional<Conventio
     other.emplace(Companion{*options->other, pack_all(*options->other, convention.has_value())});
   }
   Results results;
+  TensorMap spread;
   try {
     static std::mutex one_device;  // runs side by side would compete for its memory
     std::unique_lock lock(one_device, std::defer_lock);
     if (info.device == Device::cuda) lock.lock();
     if (other)
       results = Pair(kernel, c.problem, packed, convention, *other, *options).results();
+    else if (options == nullptr)
+      results = run(kZero);
     else
-      results = options != nullptr ? consistent_results(run, c.problem, *options) : run(kZero);
+      results = repeated_results(run, c.problem, *options, spread);
   } catch (const std::system_error& error) {  // no thread to be had, say: nothing that the numbers are to blame for
     throw DeviceError(info.key() + ": " + error.what());
   } catch (const CheckFailure& failure) {
@@ -541,6 +479,7 @@ KernelData run_case(const Kernel& kernel, const Case& c, std::optional<Conventio
     TensorMap& tensors = tensor == name ? data.outputs : data.gradients;
     tensors[tensor] = unpack(bytes, storage_dtype(tensor, c.problem), shape_of(tensor, c.problem.shape));
   }
+  data.spread = std::move(spread);
   return data;
 }
 

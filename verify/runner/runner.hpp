@@ -34,6 +34,9 @@ struct RunOptions {
   /// False: buffers of just the size asked for, neither poisoned nor between red zones. For compute-sanitizer: it takes
   /// poisoned memory for initialised and a red zone for a part of the buffer.
   bool guarded = true;
+  /// Bits that differ from run to run are no CheckFailure: how far they do is in KernelData::spread, for whoever
+  /// judges.
+  bool accept_nondeterminism = false;
   /// Arguments that are null, by their names in ForwardArgs and BackwardArgs: results that are not wanted ("c_last",
   /// "dn_initial") and are then not in the answer, and cotangents that the case has, of zeros ("dh").
   std::vector<std::string> nulls = {};

@@ -105,6 +105,7 @@ void transfer(Pipe& pipe, RunRequest& request) {
   transfer(pipe, request.convention);
   transfer(pipe, request.options.repeats);
   transfer(pipe, request.options.guarded);
+  transfer(pipe, request.options.accept_nondeterminism);
   transfer_list(pipe, request.options.nulls, 0, kMostNulls);
   transfer(pipe, request.options.company);
   transfer(pipe, request.other);
@@ -239,29 +240,33 @@ CheckFailure decode_failure(std::string_view bytes) {
 }
 
 KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention,
-                     const std::vector<std::string>& nulls) {
+                     const RunOptions& how) {
   KernelData data = declared_data(info, problem, convention);
   const auto wanted = [&](const std::string& name) {
-    return std::find(nulls.begin(), nulls.end(), name) == nulls.end();
+    return std::find(how.nulls.begin(), how.nulls.end(), name) == how.nulls.end();
   };
   for (const std::string& name : output_names(problem))
     if ((name == "h" || info.last_states) && wanted(name)) data.outputs[name] = array_for(name, problem.shape);
   if (convention)
     for (const std::string& name : input_names(problem))
       if (wanted("d" + name)) data.gradients[name] = array_for(name, problem.shape);
+  if (how.accept_nondeterminism && how.company == Company::alone) {
+    for (const auto& [name, values] : data.outputs) data.spread[name] = array_for(name, problem.shape);
+    for (const auto& [name, values] : data.gradients) data.spread["d" + name] = array_for(name, problem.shape);
+  }
   return data;
 }
 
 Target room_in(KernelData& data) {
   Target target;
-  for (TensorMap* tensors : {&data.outputs, &data.gradients})
+  for (TensorMap* tensors : {&data.outputs, &data.gradients, &data.spread})
     for (auto& [name, array] : *tensors) target.push_back(room_of(array));
   return target;
 }
 
 Source tensors_of(const KernelData& data) {
   Source source;
-  for (const TensorMap* tensors : {&data.outputs, &data.gradients})
+  for (const TensorMap* tensors : {&data.outputs, &data.gradients, &data.spread})
     for (const auto& [name, array] : *tensors) source.push_back(bytes_of(array));
   return source;
 }

@@ -102,9 +102,9 @@ Attributes decode_device(std::string_view fields);
 std::string encode(const CheckFailure& failure);
 CheckFailure decode_failure(std::string_view fields);
 
-/// A result with room for exactly the tensors that a run of this variant returns, without RunOptions::nulls.
+/// A result with room for exactly the tensors that such a run of this variant returns.
 KernelData make_room(const VariantInfo& info, const Problem& problem, std::optional<Convention> convention,
-                     const std::vector<std::string>& nulls);
+                     const RunOptions& how);
 Target room_in(KernelData& data);
 Source tensors_of(const KernelData& data);
 

@@ -80,7 +80,7 @@ class WorkerPool::Impl {
     std::unique_lock turn(gpu_, std::defer_lock);
     if (info.device == Device::cuda) turn.lock();
     KernelData data = naming_who_ran_out("the verifier", "it made room for a kernel's results",
-                                         [&] { return make_room(info, c.problem, convention, how.nulls); });
+                                         [&] { return make_room(info, c.problem, convention, how); });
     const Target target = room_in(data);
     data.attributes.merge(
         named(kernel, [&] { return ask(kernel, FrameKind::run, encode(request), tensors, target, decode_device); }));

@@ -60,7 +60,9 @@ std::string look_into(const Kernel& kernel, const ProblemSpec& spec, std::option
                       const SweepOptions& sweep) {
   Case c = make_case(spec);
   const RunFunction once = [&](const Kernel& k, const Case& part, std::optional<Convention> in, const RunOptions&) {
-    return sweep.runner(k, part, in, {.repeats = 0, .guarded = sweep.run.guarded});
+    return sweep.runner(
+        k, part, in,
+        {.repeats = 0, .guarded = sweep.run.guarded, .accept_nondeterminism = sweep.run.accept_nondeterminism});
   };
   const Stages stages = find_stages(kernel, c, convention, once);
   std::string text = stages.text;

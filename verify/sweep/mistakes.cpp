@@ -9,6 +9,7 @@
 #include <xtensor/xview.hpp>
 
 #include "cases/problems.hpp"
+#include "judge/reset_sums.hpp"
 #include "judge/tensor_view.hpp"
 #include "sweep/declarations.hpp"
 #include "sweep/guesses.hpp"
@@ -199,6 +200,8 @@ std::vector<Mistake> mistakes_of(const Case& c, const ReferenceData& right, cons
       all.push_back(
           {name, [&c, threads, denominator = denominator] { return with_denominator(c, threads, denominator); }});
   }
+  for (const GateSums& sums : reset_sums_of(c))
+    all.push_back({std::string(kResetSums), [&c, sums, threads] { return with_float32_gate_sums(c, sums, threads); }});
   add("nothing is forgotten", [](Case& d) { d.inputs.at("f").fill(40.0); });
   add("input gates are 0", [](Case& d) { d.inputs.at("i").fill(0.0); });
   if (p.shape.S > 1)
@@ -456,7 +459,8 @@ std::vector<std::string> find_mistakes(const Case& c, const ReferenceData& refer
   // What explains most leaves nothing to the others, but for those that give the same tensors as well as it does.
   std::vector<std::string> names;
   for (const Found& one : found)
-    if (one.tensors == found.front().tensors && one.residual <= kAsWell * (found.front().residual + 1))
+    if (one.tensors == found.front().tensors && one.residual <= kAsWell * (found.front().residual + 1) &&
+        std::find(names.begin(), names.end(), one.name) == names.end())
       names.push_back(one.name);
   std::vector<std::string> lines;
   if (!names.empty() && names.size() <= kShown)

@@ -36,6 +36,11 @@ void set_run(Item& item, const ProblemSpec& spec, const Run& run, const std::str
   item.repro = repro_line(spec, run, property);
 }
 
+/// How a reproduction line has to ask for what all runs of a sweep are given.
+void set_options(Item& item, const RunOptions& how) {
+  if (how.accept_nondeterminism) item.repro += " --accept-nondeterminism";
+}
+
 /// The verdict on a run that produced nothing to judge. It stands for all tensors of the run, under the name of the
 /// first of them.
 Item stopped(const ProblemSpec& spec, const Run& run, const std::string& property, Status status, std::string check,
@@ -75,6 +80,7 @@ Item why_stopped(const ProblemSpec& spec, const Run& run, const std::string& pro
     Item item = stopped(spec, run, property, Status::FAIL, std::move(check), what);
     if (how.repeats != SweepOptions{}.run.repeats) item.repro += fmt::format(" --repeat {}", how.repeats);
     if (!how.guarded) item.repro += " --unguarded";
+    set_options(item, how);
     return item;
   };
   try {
@@ -113,6 +119,7 @@ std::vector<Item> judge_run(const ProblemSpec& spec, const Run& run, Case& c, co
   std::vector<Item> items = judge(c, reference, judging);
   for (Item& item : items) {
     set_run(item, spec, run, {});
+    set_options(item, sweep.run);
     item.case_name = c.name;
   }
   return items;
@@ -156,8 +163,12 @@ std::vector<Item> check_unit(const PropertyCheckup& unit, int threads, const Swe
     if (const std::string reason = check_memory({spec, {largest}}, threads, sweep).front(); !reason.empty())
       return {stopped(spec, run, property, Status::ERROR, "memory", reason)};
     std::vector<Item> items =
-        check_property(property, *run.kernel, spec, {run.convention, threads, sweep.run.guarded, sweep.runner});
-    for (Item& item : items) set_run(item, spec, run, property);
+        check_property(property, *run.kernel, spec,
+                       {run.convention, threads, sweep.run.guarded, sweep.run.accept_nondeterminism, sweep.runner});
+    for (Item& item : items) {
+      set_run(item, spec, run, property);
+      set_options(item, sweep.run);
+    }
     return items;
   } catch (...) {
     return {why_stopped(spec, run, property, sweep.run)};

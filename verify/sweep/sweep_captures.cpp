@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/files.hpp"
 #include "cases/case_file.hpp"
 #include "cases/memory_needs.hpp"
 #include "cases/source_digest.hpp"
@@ -78,7 +79,10 @@ std::vector<Record> judge_capture(const std::filesystem::path& path, const Captu
         for (const std::string& line : find_mistakes(c, reference, items, options.threads))
           failing->explanation += "\n" + line;
     }
-    if (options.symptoms != nullptr) *options.symptoms = examine(c, reference, items, options.threads);
+    if (options.symptoms != nullptr) {
+      *options.symptoms = examine(c, reference, items, options.threads);
+      options.symptoms->digest = sha256_of_file(path);
+    }
     if (c.cotangents.empty())
       for (const auto& [name, gradient] : c.kernel->gradients) {
         items.push_back(common);

@@ -153,6 +153,8 @@ std::span<const std::string_view> true_claims(std::string_view bug) {
       {"di_without_future", {"stage: di", "as if: dC and dn are dropped between chunks, in di alone"}},
       {"df_shifted",
        {"stage: df", "df looks like: the expected values of one step before", "as if: df is written one step late"}},
+      {"gates_summed_over_resets",
+       {"stage: n", "stage: dq", "stage: df", "as if: gate sums of float32 are carried across a reset"}},
       {"always_detached", {"stage: dn", "note: the detached gradient"}},
       {"always_exact", {"stage: dn", "stage: df", "note: the exact gradient"}},
       {"dq_other_convention", {"stage: dn", "stage: df", "note: the detached gradient"}},
