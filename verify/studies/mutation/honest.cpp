@@ -119,7 +119,7 @@ class Honest {
     const DType operand = operand_dtype(kernel, dtype);
     if (item.error_ratio) keep_largest(report_.largest, operand, *item.error_ratio, item);
     if (item.bias_ratio) keep_largest(report_.largest_bias, operand, *item.bias_ratio, item);
-    if (item.status == Status::SKIPPED) return;  // it says why; what is skipped everywhere is mistrusted
+    if (item.status == Status::SKIPPED) return;  // no bound, as the note says
     if (item.status != Status::PASS) {
       report_.alarms.push_back(std::move(item));
       return;
