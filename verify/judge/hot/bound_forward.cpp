@@ -44,8 +44,9 @@ class Sight {
 
 constexpr double kMemories = 3;  // after so many times the steps that count, what is left is less than its error
 
-/// What sums in a narrow format lose that start at the input gate of a column.
-void add_losses_of_columns(const HeadProblem& p, Rows& rows) {
+/// Errors of exponents that belong to a column: those of i_j and m_j, of the partial sums of logσ(f) that start at i_j,
+/// and what these lose in a narrow format.
+void scan_columns(const HeadProblem& p, double u_a, double u_g, Rows& rows) {
   const Index S = p.S;
   Vec behind = Vec::Zero(S + 1);  // Σ_{r>j} |logσ(f_r)|
   double memory = 0;              // steps that remember j
@@ -53,8 +54,11 @@ void add_losses_of_columns(const HeadProblem& p, Rows& rows) {
     memory = 1 + (j + 1 < S ? std::exp(rows.lf[j + 1]) : 0) * memory;
     behind[j] = behind[j + 1] - (j + 1 < S ? rows.lf[j + 1] : 0);
     const Index last = std::min(S - 1, j + static_cast<Index>(kMemories * memory));
-    rows.delta_j[j] +=
-        lost_in_gate_sums(p.u.gate, kMemories * memory, behind[j] - behind[last], 0, std::abs(rows.li[j]));
+    const double size = std::abs(rows.li[j]) + std::abs(rows.m[j]);
+    const double steps = static_cast<double>(std::min(last - j, static_cast<Index>(p.window)));
+    rows.delta_j[j] = size * (2 * std::max(u_a, u_g) + u_a * std::sqrt(steps));
+    if (u_g > u_a)
+      rows.delta_j[j] += lost_in_gate_sums(u_g, kMemories * memory, behind[j] - behind[last], 0, std::abs(rows.li[j]));
   }
 }
 
@@ -87,7 +91,6 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
     const auto [all, seen] = sight.spans(rows, t, p.window);
     rows.delta[t] =
         ua * (8 + (2 + std::sqrt(std::min(steps + 1, W))) * seen + (1 + std::sqrt(steps / W)) * (1 + 2 * largest_m));
-    rows.delta_j[t] = 2 * std::max(ua, ug) * (std::abs(rows.li[t]) + std::abs(m));
     if (ug > ua) {
       // Kept in a narrow format: F and I themselves, once per window that is remembered; every partial sum of logσ(f),
       // and m at both ends.
@@ -105,7 +108,7 @@ void scan_gates(const HeadProblem& p, Rows& rows) {
     // repeat.
     rows.uv[t] = std::max(p.u.operand, ua * (16 + std::sqrt(std::min(steps, W)) + steps / W));
   }
-  if (ug > ua) add_losses_of_columns(p, rows);
+  scan_columns(p, ua, ug, rows);
 }
 
 ChunkWeights weigh_chunk(const Rows& rows, Index t0, Index n, double m_prev) {
