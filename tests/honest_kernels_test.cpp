@@ -24,8 +24,10 @@ using namespace mlstm::verify;
 namespace {
 
 const Kernel& specimen(const std::string& key) {
-  for (const Kernel* kernel : other_specimens())
-    if (kernel->info().key() == key) return *kernel;
+  for (const auto& kernels : {specimens(), other_specimens()})
+    for (const Kernel* kernel : kernels)
+      if (kernel->info().key() == key) return *kernel;
+  if (const Kernel* registered = find_kernel(key)) return *registered;
   throw std::invalid_argument("no specimen is called " + key);
 }
 
@@ -399,6 +401,14 @@ BOOST_AUTO_TEST_CASE(errors_that_terms_share_are_in_the_bounds) {
   for (const Alarm& alarm :
        {Alarm{30044, "parallel--scaled_cotangent_specimen_ownbw", DType::float16, "dc_last rounded for all columns"},
         Alarm{30044, "chunkwise--differences_specimen_ownbw", DType::float16, "states rounded for all rows of a chunk"},
+        Alarm{301, "recurrent--narrow_states_specimen_ownbw", DType::float32, "a stored n, and exponents of 900"},
+        Alarm{130, "parallel--native_eigen_ownbw", DType::float32, "sums that start at an input gate of -15"},
+        Alarm{1132, "chunkwise--native_eigen_ownbw", DType::bfloat16, "bias: one key, input gate of nearly 1/4"},
+        Alarm{2318, "recurrent--narrow_states_specimen_ownbw", DType::float32, "<C, dC> of stored states"},
+        Alarm{3702, "parallel--narrow_gates_specimen_ownbw", DType::float32, "gates since the initial state"},
+        Alarm{3215, "chunkwise--differences_specimen_ownbw", DType::float32, "differences are rounded, too"},
+        Alarm{3306, "chunkwise--limit_chunk_specimen_ownbw", DType::float16, "gamma beyond float16"},
+        Alarm{120, "recurrent--rounded_products_specimen_ownbw", DType::bfloat16, "terms come through two products"},
         Alarm{30207, "chunkwise--short_chunks_specimen_ownbw", DType::bfloat16, "states that hardly change"},
         Alarm{30207, "chunkwise--narrow_states_specimen_ownbw", DType::float32, "bias: equal keys read one rounded dC"},
         Alarm{30011, "chunkwise--narrow_states_specimen_ownbw", DType::float32, "bias: positive keys, likewise"},
@@ -426,7 +436,7 @@ BOOST_AUTO_TEST_CASE(bounds_of_narrow_gates_still_tell) {
   int telling = 0;
   for (const Item& item : verdicts(kernel, c, known)) {
     BOOST_TEST((item.status == Status::PASS));
-    if (item.tensor == "h" || item.tensor == "dv" || item.tensor == "dc_initial") telling += !item.trivial;
+    if (item.tensor == "h" || item.tensor == "dv") telling += !item.trivial;
   }
-  BOOST_TEST(telling == 6);  // in both conventions
+  BOOST_TEST(telling == 4);  // in both conventions
 }

@@ -175,7 +175,7 @@ class HeadParts {
       case Kind::column:
         return sharing_.columns[static_cast<std::size_t>(row)];
       default:
-        return std::max(sharing_.rows.back(), sharing_.columns.front());
+        return std::max(sharing_.rows.back() + sharing_.last_token, sharing_.columns.front());
     }
   }
 

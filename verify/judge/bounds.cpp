@@ -53,8 +53,9 @@ Roundoffs roundoffs(const Precision& precision) {
   const double accumulator = precision.storage == DType::float64 ? 0x1p-53 : 0x1p-24;
   const double steps = precision.truncates ? 2 : 1;  // truncation errs by up to a whole step, rounding by half of one
   const double operand = (precision.operand == DType::tfloat32 ? 1 : steps) * operand_roundoff(precision.operand);
-  // A term that is rounded is as wrong as its operands and its own rounding together.
-  const double product = precision.product ? steps * unit_roundoff(*precision.product) : 0;
+  // A term that is rounded is as wrong as its operands and its own roundings together, and it comes through two
+  // products (k v and q C).
+  const double product = precision.product ? std::sqrt(2.0) * steps * unit_roundoff(*precision.product) : 0;
   return {.operand = std::hypot(operand, product > accumulator ? product : 0),
           .output = steps * unit_roundoff(precision.storage),
           .saved = steps * unit_roundoff(precision.saved),

@@ -179,13 +179,29 @@ double coincidence_of_rows(const double* x, std::int64_t S, std::int64_t columns
 
 constexpr double kLn2 = 0.69314718055994530942;
 
-/// Whether multiplying numbers of a format by exp(log_weight), but for a power of two, moves them by less than two
-/// roundings, but does move them: they are all rounded back to where they were, which is an error of one sign.
+/// Whether multiplying numbers of a format by exp(log_weight) moves them by less than two roundings, but does move
+/// them: they are all rounded back to where they were, which is an error of one sign.
 bool is_nearly_one(double log_weight, double u) {
-  // a power of two only moves the exponent
-  const double off = std::abs(std::expm1(log_weight - std::round(log_weight / kLn2) * kLn2));
+  const double off = std::abs(std::expm1(log_weight));
   return off > 0 && off < 2 * u;
 }
+
+/// Shares of a state that have such an error in common. Weights are 1 or less, so those of nearly 1 err alike; those of
+/// nearly another power of two, which moves only the exponent, do it on either side.
+class NearShare {
+ public:
+  void add(double kept, double log_weight, bool nearly_one, double u) {
+    const double power = std::round(log_weight / kLn2) * kLn2, mine = 1 - kept;
+    one_ = kept * one_ + mine * (nearly_one || is_nearly_one(log_weight, u) ? 1 : 0);
+    squares_ = kept * kept * squares_ + mine * mine * (power != 0 && is_nearly_one(log_weight - power, u) ? 1 : 0);
+  }
+  double value() const { return one_; }
+  /// The share of the one token that is most of the state, if there is one and its weight is nearly a power of two.
+  double of_single_token() const { return squares_ > 0.5 ? std::sqrt(squares_) : 0; }
+
+ private:
+  double one_ = 0, squares_ = 0;
+};
 
 /// Adds to the shared errors of rows what keys have in common that enter the state with a weight of nearly 1 (from
 /// their step to the end of their chunk), and to those of columns what rows have (from the chunk's first step on, or
@@ -195,24 +211,23 @@ void add_nearly_equal_weights(const Scan& scan, std::int64_t window, double u, H
   Numbers log_weight(S);
   for (std::size_t t = S; t-- > 0;)
     log_weight[t] = t + 1 == S || (t + 1) % W == 0 ? 0 : log_weight[t + 1] + scan.log_decay[t + 1];
-  double near = 0;
+  NearShare keys;
   for (std::size_t t = 0; t < S; ++t) {
-    const double own = is_nearly_one(log_weight[t] + scan.log_input[t], u) ? 1 : 0;
-    near = out.past.kept[t] * near + (1 - out.past.kept[t]) * own;
-    out.rows[t] += u * near;
+    keys.add(out.past.kept[t], log_weight[t] + scan.log_input[t], false, u);
+    out.rows[t] += u * keys.value();
   }
+  out.last_token = u * keys.of_single_token();
   if (out.future.kept.empty()) return;
   double since = 0;
   for (std::size_t t = 0; t < S; ++t) {
     since = t % W == 0 ? scan.log_decay[t] : since + scan.log_decay[t];
     log_weight[t] = since;
   }
-  near = 0;
+  NearShare rows;
   for (std::size_t t = S; t-- > 0;) {
     const bool by_denominator = is_nearly_one(-std::log(scan.denominator[t]), u);
-    const double own = by_denominator || is_nearly_one(log_weight[t], u) ? 1 : 0;
-    near = out.future.kept[t] * near + (1 - out.future.kept[t]) * own;
-    out.columns[t] += u * near;
+    rows.add(out.future.kept[t], log_weight[t], by_denominator, u);
+    out.columns[t] += u * rows.value();
     if (by_denominator) out.near_rows[t] = u;
   }
 }

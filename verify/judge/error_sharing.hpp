@@ -24,6 +24,7 @@ struct HeadSharing {
   /// Relative errors, with their signs, that saving m and d in a narrow type leaves in rows of gradients, and what
   /// columns get of them. Empty if they are saved in full.
   Numbers saved_rows, saved_columns;
+  double last_token = 0;         ///< error that all of the last state shares with its only key; likewise
   Numbers near_rows;             ///< error of dh / d with d of nearly 1 that a row of dq has; empty without gradients
   Overlap past, future;          ///< of keys in what row t sees, of rows in what column j gets
   double keys = 1, queries = 1;  ///< independent roundings of one key (one row) on its way into a state

@@ -36,7 +36,6 @@ struct FutureState {
   Mat qq, gg;      ///< weighted s^2 q q^T and g g^T, for alignments
   Vec q2, g2;      ///< their diagonals
   Mat w_qq, r_qq;  ///< exact: s^2 q q^T weighted by (w gamma)^2 and dgamma^2 + (r gamma)^2
-  Mat shared_qq;   ///< r_qq weighted by what the terms of a row have in common, for pairs
   Vec n2;          ///< their diagonals, together
 };
 
@@ -214,8 +213,8 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Co
   Walk out{Mat(S, d), Mat(S, d), Mat(S, e), Mat(S, d), Mat(S, d), Mat(S, d), Vec(S), Vec(S), Vec(S), Vec(S),
            Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S),    Vec(S), Vec(S), {},     {}};
   const Mat zero = Mat::Zero(d, e), zero_d = Mat::Zero(d, d);
-  FutureState f{zero,         zero,         zero,   zero,   zero,   zero,        zero_d, Mat::Zero(e, e),
-                Vec::Zero(d), Vec::Zero(e), zero_d, zero_d, zero_d, Vec::Zero(d)};
+  FutureState f{zero,         zero,         zero,   zero,   zero,        zero, zero_d, Mat::Zero(e, e),
+                Vec::Zero(d), Vec::Zero(e), zero_d, zero_d, Vec::Zero(d)};
   Mat stored = zero;
   Mat last_c, last_c2;  // cotangent of c_last and its square
   if (p.cotangents.c_last != nullptr) {
@@ -358,16 +357,10 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Co
     out.straddle.segment(t0, n) = straddling(weighted(a_W, EG), a_W.cwiseProduct(past_EG) + row_state,
                                              later(f.A) + column_state, around(past.C2, f.A) + both_stored) +
                                   stored_pairs;
-    // The error of gamma_t is one for all of a row: l_t^2 for the sum of the squares of its terms where that is larger.
-    const Vec terms = both_P2.rowwise().sum() + past_P2.cwiseMax(c.past2.cwiseProduct(Q2 * past.n2));
-    const Vec common = (terms.array() > 0).select(part(rows.l).cwiseAbs2().cwiseQuotient(terms), 1).cwiseMax(1);
-    const Vec gs2 = part(gr2).cwiseProduct(common);
-    const Mat P2s = weighted(gs2, both_P2);
-    const Vec later_s = last2.cwiseProduct(largest(f.shared_qq));
-    const double around_s = around(past.kk, f.shared_qq), around_w = around(past.kk, f.w_qq);
-    out.shared_gamma.segment(t0, n) = straddling(P2s, gs2.cwiseProduct(past_P2), later_s, around_s);
+    const double around_r = around(past.kk, f.r_qq), around_w = around(past.kk, f.w_qq);
+    out.shared_gamma.segment(t0, n) = straddling(P2r, part(gr2).cwiseProduct(past_P2), later_r, around_r);
     out.straddle_gamma.segment(t0, n) =
-        straddling(P2s + P2w, (gs2 + part(gw2)).cwiseProduct(past_P2), later_s + later_w, around_s + around_w);
+        straddling(P2r + P2w, (part(gr2) + part(gw2)).cwiseProduct(past_P2), later_r + later_w, around_r + around_w);
 
     // The state before the chunk.
     const Mat q_past = weighted(x.s * c.past, q), Q2_past = weighted(c.past2, Q2);
@@ -382,7 +375,6 @@ Walk walk_back(const HeadProblem& p, const Values& x, const Rows& rows, const Co
     f.g2 = carry2 * f.g2 + g2.transpose() * c.past2.cwiseProduct(part(W2));
     f.w_qq = carry2 * f.w_qq + tn(q_past, weighted(part(gw2), q_past));
     f.r_qq = carry2 * f.r_qq + tn(q_past, weighted(part(gr2), q_past));
-    f.shared_qq = carry2 * f.shared_qq + tn(q_past, weighted(gs2, q_past));
     f.n2 = carry2 * f.n2 + Q2_past.transpose() * (part(gw2) + part(gr2));
     stored = carry2 * stored + f.C.cwiseAbs2();
     dn = carry * dn + q_past.transpose() * part(gamma);
