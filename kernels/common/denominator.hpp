@@ -48,7 +48,8 @@ Real lift_of(Real inverse) {
   return inverse < std::ldexp(Real(1), kHalf) ? Real(1) : std::ldexp(Real(1), std::ilogb(inverse) + 1 - kHalf);
 }
 
-/// The same for the cotangent of l_t, so that it stays a quarter of 2^E away from the end: gamma_t grows with h_t / d_t.
+/// The same for the cotangent of l_t, so that it stays a quarter of 2^E away from the end: gamma_t grows with h_t /
+/// d_t.
 template <class T, class Real>
 Real lift_of_gamma(Real gamma) {
   constexpr int kTop = std::numeric_limits<T>::max_exponent - 2;
