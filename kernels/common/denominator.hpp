@@ -45,7 +45,8 @@ struct RowCotangents {
 template <class T, class Real>
 Real lift_of(Real inverse) {
   constexpr int kHalf = std::numeric_limits<T>::max_exponent / 2;
-  return inverse < std::ldexp(Real(1), kHalf) ? Real(1) : std::ldexp(Real(1), std::ilogb(inverse) + 1 - kHalf);
+  // so that NaN passes on
+  return inverse >= std::ldexp(Real(1), kHalf) ? std::ldexp(Real(1), std::ilogb(inverse) + 1 - kHalf) : Real(1);
 }
 
 /// The same for the cotangent of l_t, so that it stays a quarter of 2^E away from the end: gamma_t grows with h_t /
@@ -53,8 +54,7 @@ Real lift_of(Real inverse) {
 template <class T, class Real>
 Real lift_of_gamma(Real gamma) {
   constexpr int kTop = std::numeric_limits<T>::max_exponent - 2;
-  const Real size = std::abs(gamma);
-  return size < std::ldexp(Real(1), kTop) ? Real(1) : std::ldexp(Real(1), std::ilogb(size) + 1 - kTop);
+  return std::abs(gamma) >= std::ldexp(Real(1), kTop) ? std::ldexp(Real(1), std::ilogb(gamma) + 1 - kTop) : Real(1);
 }
 
 /// l, m: (S). dh_h: dh_t.h_t (S), not read in the detached convention. T: the storage type.
@@ -66,13 +66,12 @@ RowCotangents<Real> row_cotangents(const Problem& problem, Convention convention
   RowCotangents<Real> rows{Vector<Real>(S), Vector<Real>(S), Vector<Real>::Zero(S), Vector<Real>::Zero(S)};
   for (Index t = 0; t < S; ++t) {
     const Denominator<Real> d = denominator(problem, l[t], m[t]);
-    rows.lift[t] = lift_of<T>(d.inverse);
-    rows.inverse[t] = d.inverse / rows.lift[t];
-    if (convention == Convention::detached || !problem.normalized()) continue;
+    const bool exact = convention == Convention::exact && problem.normalized();
     // Finite, as it may be multiplied by 0: by eps, by the sign of l, and by q.
-    const Real dd = std::clamp(-dh_h[t] * d.inverse, -largest, largest);
-    if (d.sign != 0) rows.lift[t] = std::max(rows.lift[t], lift_of_gamma<T>(dd));
+    const Real dd = exact ? std::clamp(-dh_h[t] * d.inverse, -largest, largest) : Real(0);
+    rows.lift[t] = std::max(lift_of<T>(d.inverse), lift_of_gamma<T>(d.sign * dd));
     rows.inverse[t] = d.inverse / rows.lift[t];
+    if (!exact) continue;
     rows.gamma[t] = d.sign * dd / rows.lift[t];
     if (problem.has_m()) rows.dm[t] = dd * static_cast<Real>(problem.eps);
   }

@@ -322,12 +322,12 @@ class Pair {
   }
 
   Results moved() const {
-    const std::unique_ptr<Run> a = mine();
+    const std::unique_ptr<Run> a = mine(), b = others();  // kept: what is read there later is wrong, not undefined
     a->forward();
-    others()->results();
+    b->results();
     if (!convention_) return a->take();
     Moved left = a->move();
-    a->wipe();  // and keep: what is read there is wrong, not undefined
+    a->wipe();
     const std::unique_ptr<Run> later = mine();
     std::exception_ptr error;
     std::thread([&] {
